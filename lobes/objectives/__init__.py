@@ -1,0 +1,19 @@
+"""Self-supervised objectives (pretext tasks), one file each, behind one contract."""
+
+from lobes.objectives.base import Objective, ObjectiveOutput, SSLModel
+from lobes.objectives.best_rq import BestRQ
+from lobes.objectives.masks import span_mask, utterance_generator
+from lobes.objectives.monitors import effective_rank, perplexity
+from lobes.objectives.quantiser import RandomProjectionQuantiser
+
+__all__ = [
+    "BestRQ",
+    "Objective",
+    "ObjectiveOutput",
+    "RandomProjectionQuantiser",
+    "SSLModel",
+    "effective_rank",
+    "perplexity",
+    "span_mask",
+    "utterance_generator",
+]
