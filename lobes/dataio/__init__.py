@@ -1,0 +1,38 @@
+"""From files on disk to batches: audio, manifests, datasets, samplers and corpora; it knows no model."""
+
+from __future__ import annotations
+
+from lobes.dataio.audio import AudioError, AudioInfo, audio_info, check_audio, read_audio, resample
+from lobes.dataio.datasets import AudioDataset, audio_dataset, collate, merge_manifests
+from lobes.dataio.folders import data_root
+from lobes.dataio.manifest import Manifest, data_checksum, read_manifest, validate_splits, write_manifest
+from lobes.dataio.samplers import GlobalBatchSampler
+from lobes.dataio.scan import Clip, find_audio, scan_clips
+from lobes.dataio.splits import leave_one_group_out, split_by_group
+from lobes.dataio.subset import take_hours
+
+__all__ = [
+    "AudioDataset",
+    "AudioError",
+    "AudioInfo",
+    "Clip",
+    "GlobalBatchSampler",
+    "Manifest",
+    "audio_dataset",
+    "audio_info",
+    "check_audio",
+    "collate",
+    "data_checksum",
+    "data_root",
+    "find_audio",
+    "leave_one_group_out",
+    "merge_manifests",
+    "read_audio",
+    "read_manifest",
+    "resample",
+    "scan_clips",
+    "split_by_group",
+    "take_hours",
+    "validate_splits",
+    "write_manifest",
+]

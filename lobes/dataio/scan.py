@@ -1,0 +1,194 @@
+"""From files to manifest rows: every file is decoded once, bad ones are left out, counted and named."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from lobes.dataio.audio import AudioError, AudioInfo, audio_info, check_audio
+from lobes.dataio.manifest import Row, atomic_write
+from lobes.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+#: What `find_audio` takes for audio, in any case.
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A file that may become a row.
+
+    Attributes
+    ----------
+    path : str
+        Relative to the data root, with forward slashes.
+    id : str
+        Unique in the corpus.
+    group : str
+        Speaker, individual, recorder, ...
+    labels : mapping
+        Label -> string; the same labels for all clips of a corpus.
+    """
+
+    path: str
+    id: str
+    group: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Rows of the good files, in the order of the clips, and (file, reason) of those left out."""
+
+    rows: list[Row]
+    skipped: list[tuple[str, str]]
+
+
+def scan_clips(
+    clips: Sequence[Clip],
+    data_root: str | os.PathLike[str],
+    save_folder: str | os.PathLike[str],
+    *,
+    corpus: str,
+    skipped: Iterable[tuple[str, str]] = (),
+    min_seconds: float = 0.0,
+    max_seconds: float = float("inf"),
+    decode: bool = True,
+    n_jobs: int | None = None,
+) -> Scan:
+    """Check the files of `clips` and make one row of each good one.
+
+    Parameters
+    ----------
+    clips : sequence of Clip
+        What to look at.
+    data_root : path
+        Folder that the clips' paths are relative to.
+    save_folder : path
+        Where `skipped.csv` (file, reason) goes.
+    corpus : str
+        For messages and the progress bar.
+    skipped : iterable of (file, reason)
+        What was left out before, for the same report.
+    min_seconds, max_seconds : float
+        Clips outside are left out.
+    decode : bool
+        True decodes every file from end to end, False reads the headers only (very large corpora).
+    n_jobs : int, optional
+        Threads (decoding runs outside Python's lock); all cores that this process may use by default.
+
+    Returns
+    -------
+    Scan
+
+    Raises
+    ------
+    DataError
+        Not one file is good.
+    """
+    check = partial(_check, root=Path(data_root), limits=(min_seconds, max_seconds), decode=decode)
+    rows: list[Row] = []
+    left_out = list(skipped)
+    for clip, outcome in zip(clips, _progress(clips, check, corpus, n_jobs or _cores()), strict=True):
+        if isinstance(outcome, str):
+            left_out.append((clip.path, outcome))
+        else:
+            rows.append(_row(clip, outcome))
+    _report(left_out, Path(save_folder))
+    if not rows:
+        first = f"; the first: {left_out[0][0]} {left_out[0][1]}" if left_out else ""
+        raise DataError(f"{corpus}: none of {len(left_out)} files under {data_root} can be used{first}")
+    hours = sum(row["duration"] for row in rows) / 3600
+    logger.info("%s: %d clips, %.2f h; %d files left out%s", corpus, len(rows), hours, len(left_out), _why(left_out))
+    return Scan(rows, left_out)
+
+
+def find_audio(folder: str | os.PathLike[str], below: str = "", suffixes: Sequence[str] = AUDIO_SUFFIXES) -> list[str]:
+    """List audio files under `folder/below`, sorted, relative to `folder`, without hidden ones."""
+    found = []
+    seen: set[str] = set()  # links are followed, but not round and round
+    folder = Path(folder)
+    for parent, folders, files in os.walk(folder / below, followlinks=True):
+        if os.path.realpath(parent) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(parent))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        base = Path(parent).relative_to(folder)
+        found += [
+            (base / name).as_posix()
+            for name in files
+            if name.lower().endswith(tuple(suffixes)) and not name.startswith(".")
+        ]
+    return sorted(found)
+
+
+def _progress(
+    clips: Sequence[Clip], check: partial[AudioInfo | str], corpus: str, n_jobs: int
+) -> Iterator[AudioInfo | str]:
+    from tqdm import tqdm
+
+    with tqdm(total=len(clips), desc=f"Reading {corpus}", unit="file", disable=None) as bar:
+        with ThreadPoolExecutor(max(1, n_jobs)) as pool:
+            # In chunks, because map() would otherwise queue a million futures at once.
+            for first in range(0, len(clips), _CHUNK):
+                for outcome in pool.map(check, clips[first : first + _CHUNK]):
+                    bar.update()
+                    yield outcome
+
+
+def _check(clip: Clip, root: Path, limits: tuple[float, float], decode: bool) -> AudioInfo | str:
+    """Return the size of a clip, or the reason why it cannot be used."""
+    try:
+        info = (check_audio if decode else audio_info)(root / clip.path)
+    except AudioError as error:
+        return error.reason
+    if info.duration < limits[0]:
+        return f"is shorter than {limits[0]:g} s"
+    if info.duration > limits[1]:
+        return f"is longer than {limits[1]:g} s"
+    return info
+
+
+def _row(clip: Clip, info: AudioInfo) -> Row:
+    seconds = round(info.duration, 6)
+    return {
+        "id": clip.id,
+        "wav": f"$data_root/{clip.path}",
+        "start": 0.0,
+        "stop": seconds,
+        "duration": seconds,
+        "sample_rate": info.sample_rate,
+        "channel": None,
+        "group": clip.group,
+        **clip.labels,
+    }
+
+
+def _report(skipped: list[tuple[str, str]], save_folder: Path) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([("file", "reason"), *skipped])
+    atomic_write(save_folder / "skipped.csv", text.getvalue())
+
+
+def _why(skipped: list[tuple[str, str]]) -> str:
+    """Summarise the reasons: `: 3 is empty (0 bytes), 1 is a folder`."""
+    reasons = Counter(reason for _, reason in skipped).most_common(3)
+    return ": " + ", ".join(f"{count} {reason}" for reason, count in reasons) + " …" if reasons else ""
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # only Linux knows
+        return os.cpu_count() or 1

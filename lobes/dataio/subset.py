@@ -1,0 +1,48 @@
+"""Less of a manifest: the first so many hours of it, in an order of its own."""
+
+from __future__ import annotations
+
+from lobes.dataio.manifest import Manifest, data_checksum
+from lobes.dataio.splits import draw
+from lobes.errors import ConfigError
+
+
+def take_hours(manifest: Manifest, hours: float | None, seed: int = 0) -> Manifest:
+    """Keep about so many hours, drawn utterance by utterance, to train with few labels.
+
+    A smaller subset is contained in a larger one of the same seed.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        What to take from.
+    hours : float, optional
+        How much; None for everything.
+    seed : int
+        Decides the order in which utterances are taken.
+
+    Returns
+    -------
+    Manifest
+        Rows in their old order; its checksum is that of what was kept.
+
+    Raises
+    ------
+    ConfigError
+        `hours` is not positive.
+    """
+    if hours is None:
+        return manifest
+    if not hours > 0:
+        raise ConfigError(f"hours is {hours}: expected a positive number of hours, or null for all of them")
+    order = sorted(manifest.rows, key=lambda row: draw(seed, row["id"]))
+    kept, seconds = set(), 0.0
+    for row in order:
+        if kept and seconds + row["duration"] / 2 > hours * 3600:
+            break
+        kept.add(row["id"])
+        seconds += row["duration"]
+    subset = Manifest([row for row in manifest.rows if row["id"] in kept], {**manifest.meta}, manifest.roots)
+    subset.meta.pop("checksum", None)
+    subset.meta.update(items=len(subset), hours=subset.hours, checksum=data_checksum(subset))
+    return subset
