@@ -30,8 +30,8 @@ $(STAMP):
 	@test -x $(PY) || $(PYTHON) -m venv .venv 2>/dev/null || { rm -rf .venv; uv venv --seed --python $(PYTHON) .venv; } || \
 		{ echo "make: $(PYTHON) -m venv failed: install the venv module (Debian: python3-venv) or uv" >&2; exit 1; }
 	@if command -v uv >/dev/null; then \
-		uv pip install --python $(PY) $(PIP_ARGS) -r requirements.txt && \
-		uv pip install --python $(PY) $(PIP_ARGS) -e '.[dev]'; \
+		uv pip install --compile-bytecode --python $(PY) $(PIP_ARGS) -r requirements.txt && \
+		uv pip install --compile-bytecode --python $(PY) $(PIP_ARGS) -e '.[dev]'; \
 	else \
 		$(PY) -m pip install $(PIP_ARGS) -r requirements.txt && \
 		$(PY) -m pip install $(PIP_ARGS) -e '.[dev]'; \

@@ -71,6 +71,7 @@ def audio_dataset(
         Hz of the waveforms.
     keys : sequence of str
         What an item holds: `id`, `sig` (float32, (samples,)), columns of the manifest, or names in `labels`.
+        `duration` (seconds, crops included) is always added.
         Where `sig` is among them, `skip_reason` is added: empty, or why `sig` has no samples.
     labels : mapping
         Name -> (column, function): `{"tokens": ("text", tokenizer.encode)}`. A list of whole numbers becomes
@@ -117,7 +118,8 @@ def audio_dataset(
     for name, (column, encode) in labels.items():
         dataset.add_dynamic_item(partial(_encode, name=name, encode=encode), ["id", column], name)
     with_reason = ["skip_reason"] if "sig" in keys and "skip_reason" not in keys else []
-    dataset.set_output_keys([*keys, *with_reason])
+    length = ["duration"] if "duration" not in keys else []
+    dataset.set_output_keys([*keys, *length, *with_reason])
     return dataset
 
 

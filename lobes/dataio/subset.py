@@ -36,7 +36,8 @@ def take_hours(manifest: Manifest, hours: float | None, seed: int = 0) -> Manife
     if not hours > 0:
         raise ConfigError(f"hours is {hours}: expected a positive number of hours, or null for all of them")
     order = sorted(manifest.rows, key=lambda row: draw(seed, row["id"]))
-    kept, seconds = set(), 0.0
+    kept: set[str] = set()
+    seconds = 0.0
     for row in order:
         if kept and seconds + row["duration"] / 2 > hours * 3600:
             break

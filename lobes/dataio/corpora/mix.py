@@ -39,13 +39,11 @@ def prepare_mix(
     """
     save_folder = Path(save_folder)
     prepared = {name: prepare(save_folder=save_folder / name) for name, prepare in corpora.items()}
-    splits = {
-        "train": {name: parts.get("train", parts.get("all")) for name, parts in prepared.items()},
-        "valid": {name: parts["valid"] for name, parts in prepared.items() if "valid" in parts},
-    }
-    if not splits["valid"]:
+    train = {name: parts.get("train") or parts["all"] for name, parts in prepared.items()}
+    valid = {name: parts["valid"] for name, parts in prepared.items() if "valid" in parts}
+    if not valid:
         raise ConfigError(f"corpora {sorted(corpora)}: none has a valid split; add one that has, or its valid_share")
     return {
-        split: merge_manifests({name: path for name, path in parts.items() if path}, save_folder / f"{split}.csv")
-        for split, parts in splits.items()
+        "train": merge_manifests(train, save_folder / "train.csv"),
+        "valid": merge_manifests(valid, save_folder / "valid.csv"),
     }

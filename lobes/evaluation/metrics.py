@@ -1,0 +1,172 @@
+"""Metrics computed from per-item records, so that each of them can be bootstrapped.
+
+A `Metric` reduces records (see `lobes.evaluation.records`) to one number, and takes a weight per item: to draw an
+item k times is to give it the weight k, which makes a whole bootstrap one matrix product. Every rate is a
+fraction (0.18, not 18); tables and plots show percentages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lobes.evaluation.records import Records, Table, columns
+
+
+class Metric:
+    """A named number computed from weighted records.
+
+    Parameters
+    ----------
+    name : str
+        As it stands in result files and tables, for example `"wer"`.
+    fields : sequence of str
+        The fields that each record must have.
+    function : callable
+        `function(table, weights)`: a dict of columns (n,) and weights (..., n) in, values (...) out; NaN where the
+        weights leave the metric undefined.
+    bounds : tuple of float
+        Smallest and largest possible value; intervals are cut to it.
+    higher_is_better : bool
+        The direction in which a system improves.
+
+    Example
+    -------
+    >>> share = Metric("long", ["seconds"], lambda t, w: w @ (t["seconds"] > 5) / w.sum(-1))
+    >>> share([{"seconds": 2.0}, {"seconds": 8.0}])
+    0.5
+    """
+
+    def __init__(
+        self,
+        name: str,
+        fields: Sequence[str],
+        function: Callable[[Table, NDArray[Any]], NDArray[Any]],
+        *,
+        bounds: tuple[float, float] = (-np.inf, np.inf),
+        higher_is_better: bool = False,
+    ) -> None:
+        self.name = name
+        self.fields = tuple(fields)
+        self.function = function
+        self.bounds = bounds
+        self.higher_is_better = higher_is_better
+
+    def table(self, records: Records) -> Table:
+        """Return the columns that the metric reads; a table passes through."""
+        return columns(records, self.fields)
+
+    def __call__(self, records: Records, weights: ArrayLike | None = None) -> Any:
+        """Return the value, a float, or one value per row of weights.
+
+        Parameters
+        ----------
+        records : sequence of dict, or dict of arrays
+            n items.
+        weights : array-like, optional
+            (n,) or (resamples, n), not negative; all ones by default.
+
+        Raises
+        ------
+        DataError
+            If a record lacks one of the fields.
+        """
+        table = self.table(records)
+        n_items = len(next(iter(table.values())))
+        weight = np.ones(n_items) if weights is None else np.asarray(weights, dtype=np.float64)
+        value = self.function(table, weight)
+        return float(value) if np.ndim(value) == 0 else value
+
+    def __repr__(self) -> str:
+        return f"Metric({self.name!r})"
+
+
+def _divide(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[Any]:
+    """Divide, NaN where the denominator is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(denominator > 0, np.divide(numerator, denominator), np.nan)
+
+
+def ratio_metric(name: str, numerator: str, denominator: str, **options: Any) -> Metric:
+    """Return the metric Σ numerator / Σ denominator over items, both of them fields of the record.
+
+    Example
+    -------
+    >>> ratio_metric("rate", "hits", "of")([{"hits": 1, "of": 2}, {"hits": 0, "of": 2}])
+    0.25
+    """
+
+    def ratio(table: Table, weights: NDArray[Any]) -> NDArray[Any]:
+        return _divide(weights @ table[numerator].astype(float), weights @ table[denominator].astype(float))
+
+    return Metric(name, [numerator, denominator], ratio, **options)
+
+
+def mean_metric(name: str, field: str, **options: Any) -> Metric:
+    """Return the metric that is the mean of one field over items.
+
+    Example
+    -------
+    >>> mean_metric("loss", "loss")([{"loss": 1.0}, {"loss": 4.0}])
+    2.5
+    """
+    return Metric(name, [field], lambda table, w: _divide(w @ table[field].astype(float), w.sum(-1)), **options)
+
+
+def _accuracy(table: Table, weights: NDArray[Any]) -> NDArray[Any]:
+    return _divide(weights @ (table["target"] == table["prediction"]).astype(float), weights.sum(-1))
+
+
+def _uar(table: Table, weights: NDArray[Any]) -> NDArray[Any]:
+    correct = table["target"] == table["prediction"]
+    seen = np.zeros(weights.shape[:-1])
+    total = np.zeros(weights.shape[:-1])
+    for label in set(table["target"].tolist()):
+        of_class = table["target"] == label
+        recall = _divide(weights @ (of_class & correct).astype(float), weights @ of_class.astype(float))
+        total += np.nan_to_num(recall)
+        seen += np.isfinite(recall)
+    return _divide(total, seen)
+
+
+def _eer(table: Table, weights: NDArray[Any]) -> NDArray[Any]:
+    order = np.argsort(table["score"], kind="stable")
+    score = table["score"][order].astype(float)
+    target = table["target"][order].astype(bool)
+    weights = weights[..., order]
+    # One operating point per distinct score (its trials are rejected together), and one that accepts everything.
+    last = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)
+    start = np.zeros((*weights.shape[:-1], 1))
+    rejected = np.concatenate([start, np.cumsum(weights * target, axis=-1)[..., last]], axis=-1)
+    dropped = np.concatenate([start, np.cumsum(weights * ~target, axis=-1)[..., last]], axis=-1)
+    miss = _divide(rejected, rejected[..., -1:])
+    false_alarm = 1 - _divide(dropped, dropped[..., -1:])
+    gap = miss - false_alarm  # grows from -1 to 1
+    after = np.argmax(gap >= 0, axis=-1)[..., None]
+    before = np.maximum(after - 1, 0)
+    gap_before, gap_after = np.take_along_axis(gap, before, -1), np.take_along_axis(gap, after, -1)
+    share = _divide(-gap_before, gap_after - gap_before)
+    miss_before, miss_after = np.take_along_axis(miss, before, -1), np.take_along_axis(miss, after, -1)
+    return (miss_before + share * (miss_after - miss_before))[..., 0]
+
+
+#: Word error rate: Σ edits / Σ reference words over the corpus (not a mean of rates); reads `word_errors`.
+wer = ratio_metric("wer", "errors", "length", bounds=(0.0, np.inf))
+#: Character error rate: Σ edits / Σ reference characters over the corpus; reads `char_errors`.
+cer = ratio_metric("cer", "errors", "length", bounds=(0.0, np.inf))
+#: Share of items whose prediction equals their target; reads `label_records`.
+accuracy = Metric("accuracy", ["target", "prediction"], _accuracy, bounds=(0.0, 1.0), higher_is_better=True)
+#: Unweighted average recall: the mean over classes of each class's recall (Schuller et al., Interspeech 2009), over
+#: the classes that occur among the targets, also in each resample; reads `label_records`.
+uar = Metric("uar", ["target", "prediction"], _uar, bounds=(0.0, 1.0), higher_is_better=True)
+#: Equal error rate: where the miss rate equals the false-alarm rate, on the straight line between the two operating
+#: points around it (tied scores are one point); NaN without targets or without non-targets; reads `trial_records`.
+eer = Metric("eer", ["target", "score"], _eer, bounds=(0.0, 1.0))
+
+#: Metrics that tables and plots show in percent.
+PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer"})
+#: Those in which more is better, by name: what tables and plots know of a metric read back from a file.
+HIGHER_IS_BETTER = frozenset({"accuracy", "uar"})

@@ -1,0 +1,31 @@
+"""What stands on a frozen encoder: layer sum, pooling, heads, CTC, cached features."""
+
+from __future__ import annotations
+
+from lobes.probes.ctc import CTCLoss, ctc_frames_needed, ctc_greedy, ctc_loss
+from lobes.probes.downstream import Downstream, cache_features
+from lobes.probes.features import collate_features, extract_features
+from lobes.probes.heads import AttentiveHead, BiLSTMHead, FrameLinear, LinearHead, Probe
+from lobes.probes.layer_sum import WeightedLayerSum
+from lobes.probes.pooling import AttentivePool, MeanStdPool
+from lobes.probes.tokenizer import CharTokenizer
+
+__all__ = [
+    "AttentiveHead",
+    "AttentivePool",
+    "BiLSTMHead",
+    "CTCLoss",
+    "CharTokenizer",
+    "Downstream",
+    "FrameLinear",
+    "LinearHead",
+    "MeanStdPool",
+    "Probe",
+    "WeightedLayerSum",
+    "cache_features",
+    "collate_features",
+    "ctc_frames_needed",
+    "ctc_greedy",
+    "ctc_loss",
+    "extract_features",
+]

@@ -1,0 +1,128 @@
+"""Characters as CTC tokens."""
+
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from lobes.errors import DataError
+
+
+class CharTokenizer:
+    """Characters to numbers and back; 0 is the CTC blank, 1 `<unk>` where there is one, then the alphabet.
+
+    Texts are brought to Unicode NFC, so that an accent composed or combined is one token; nothing else is changed.
+
+    Parameters
+    ----------
+    alphabet : sequence of str
+        The characters, in order.
+    unknown : bool
+        Encode an unseen character as `<unk>`; by default it is an error.
+
+    Raises
+    ------
+    DataError
+        If the alphabet is empty, or has an entry twice or one that is not a single character.
+
+    Example
+    -------
+    >>> tokenizer = CharTokenizer.from_texts(["été", "thé"])
+    >>> tokenizer.encode("thé"), tokenizer.decode([2, 1, 3]), len(tokenizer)
+    ([2, 1, 3], 'thé', 4)
+    """
+
+    blank = 0
+
+    def __init__(self, alphabet: Sequence[str], unknown: bool = False) -> None:
+        odd = [entry for entry in alphabet if not isinstance(entry, str) or len(entry) != 1]
+        if odd or not alphabet or len(set(alphabet)) < len(alphabet):
+            shown = repr(odd[0]) if odd else f"{len(alphabet)} entries, {len(set(alphabet))} of them distinct"
+            raise DataError(f"alphabet: {shown}, expected distinct single characters; build it with from_texts")
+        self.alphabet = list(alphabet)
+        self.unknown = unknown
+        self._first = 2 if unknown else 1
+        self._number = {character: index for index, character in enumerate(self.alphabet, start=self._first)}
+
+    @classmethod
+    def from_texts(cls, texts: Iterable[str], unknown: bool = False) -> CharTokenizer:
+        """Return the tokenizer whose alphabet is all characters of the texts, sorted.
+
+        Raises
+        ------
+        DataError
+            If the texts hold no character.
+        """
+        return cls(sorted(set().union(*(unicodedata.normalize("NFC", text) for text in texts))), unknown)
+
+    def __len__(self) -> int:
+        """Return the size V of the vocabulary, blank and `<unk>` included: the head's number of outputs."""
+        return self._first + len(self.alphabet)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text.
+
+        Raises
+        ------
+        DataError
+            If a character is not in the alphabet, and there is no `<unk>`.
+        """
+        tokens = []
+        for character in unicodedata.normalize("NFC", text):
+            number = self._number.get(character, 1 if self.unknown else None)
+            if number is None:
+                raise DataError(
+                    f"text {text!r}: character {character!r} (U+{ord(character):04X}) is not among the"
+                    f" {len(self.alphabet)} of the alphabet; clean the transcript, or build with unknown=True"
+                )
+            tokens.append(number)
+        return tokens
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Return the text of tokens; blanks give nothing, `<unk>` gives U+FFFD.
+
+        Raises
+        ------
+        DataError
+            If a token is outside the vocabulary.
+        """
+        characters = []
+        for token in tokens:
+            if not 0 <= token < len(self):
+                raise DataError(f"token: {token}, expected 0 to {len(self) - 1}; use the tokenizer of the training")
+            if token >= self._first:
+                characters.append(self.alphabet[token - self._first])
+            elif token != self.blank:
+                characters.append("\ufffd")
+        return "".join(characters)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the tokenizer as JSON, atomically; return the path."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        content = {"type": "characters", "unknown": self.unknown, "alphabet": self.alphabet}
+        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> CharTokenizer:
+        """Read a tokenizer that `save` wrote.
+
+        Raises
+        ------
+        DataError
+            If the file is missing or is something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            alphabet, unknown = content["alphabet"], content["unknown"]
+        except FileNotFoundError as error:
+            raise DataError(f"{path}: no such file, expected a tokenizer; train first, or correct the path") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: not a saved CharTokenizer ({error!r}); save it again with save()") from error
+        return cls(alphabet, bool(unknown))

@@ -1,0 +1,106 @@
+"""Spoken digits, leaving one speaker out at a time, on an encoder, frozen (a probe) or fine-tuned.
+
+    python train.py hparams/tiny.yaml --encoder sm-tiny
+    python train.py hparams/tiny.yaml --encoder sm-tiny --untrained True  # a control
+    python train.py hparams/tiny.yaml --encoder logmel                    # another
+    python train.py hparams/finetune.yaml --encoder sm-tiny
+
+Each speaker is tested by a model that was trained on the labels of all others. `result.json` holds the accuracy over
+all of them, with an interval that takes speakers for what they are: six draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from speechbrain import Stage
+from speechbrain.utils.epoch_loop import EpochCounter
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lobes.dataio import audio_dataset, leave_one_group_out
+from lobes.evaluation import accuracy, label_records, write_result
+from lobes.export import load_encoder
+from lobes.probes import Downstream, Probe, cache_features
+from lobes.training import Brain, Checkpointer, costs, on_main, run, start_experiment
+
+
+class Digits(Brain):
+    """Trains the probe, and the encoder where it is not frozen, inside the module ``model``."""
+
+    def compute_forward(self, batch, stage):
+        """Logits (B, 10)."""
+        return self.modules.model(batch)[0]
+
+    def compute_objectives(self, logits, batch, stage):
+        """Cross-entropy; out of training also the decisions."""
+        target = batch.digit_number.flatten()
+        if stage != Stage.TRAIN:
+            self.decisions += zip(batch.digit, map(str, logits.argmax(-1).tolist()), batch.id, batch.group, strict=True)
+        return self.weighted(cross_entropy(logits, target), len(target))
+
+    def on_stage_start(self, stage, epoch=None):
+        """Begin a new list of (digit, decision, id, speaker)."""
+        self.decisions = []
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Collect what other processes decided; save when training is over."""
+        self.decisions = self.gather(self.decisions)
+        if stage == Stage.TRAIN and epoch == self.hparams.epochs:
+            self.checkpointer.save_and_keep_only(meta={"epoch": epoch})
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prepare the corpus; train and test once per speaker."""
+    hparams, run_opts = start_experiment(argv, __file__)
+    folder = Path(hparams["output_folder"]) / "folds"
+    manifests = on_main(hparams["prepare"])
+    folds = on_main(leave_one_group_out, manifests["all"], folder, valid_groups=0)
+    features: dict[str, Tensor] = {}
+    brains = [
+        train_fold({**hparams, "output_folder": str(folder / speaker)}, run_opts, fold, features)
+        for speaker, fold in folds.items()
+    ]
+    on_main(save, hparams, brains, manifests)
+
+
+def train_fold(hparams, run_opts, fold, features) -> Digits:
+    """Train on all speakers but one, and test on that one."""
+    encoder = load_encoder(hparams["encoder"], untrained=hparams["untrained"], seed=hparams["seed"])
+    keys, labels = ("id", "sig", "group", "digit", "digit_number"), {"digit_number": ("digit", int)}
+    train, test = (audio_dataset(fold[split], encoder.sample_rate, keys, labels=labels) for split in ("train", "test"))
+    if hparams["frozen"] and hparams["cache_features"]:
+        train, test = (cache_features(dataset, encoder, known=features) for dataset in (train, test))
+
+    head = hparams["head"](encoder.layer_dims[0], 10)
+    model = Downstream(encoder, Probe(encoder.layer_dims, head, hparams["normalize_layers"]), hparams["frozen"])
+    groups = model.parameter_groups(hparams["encoder_lr"])
+    epochs = EpochCounter(hparams["epochs"])
+    checkpointer = Checkpointer(f"{hparams['output_folder']}/save", {"model": model, "epochs": epochs})
+    brain = Digits({"model": model}, lambda _: hparams["opt_class"](groups), hparams, run_opts, checkpointer)
+    brain.fit(epochs, train, None, None, hparams["train_loader"])
+    brain.evaluate(test, test_loader_kwargs=hparams["test_loader"])
+    return brain
+
+
+def save(hparams, brains, manifests) -> None:
+    """Write ``result.json``: the decision on each recording, the cost of all folds together."""
+    decisions = [decision for brain in brains for decision in brain.decisions]
+    spent = [costs(brain, brain.unwrapped("model").encoder) for brain in brains]
+    total = {name: sum(fold[name] for fold in spent) for name in ("audio_hours", "wall_seconds")}
+    write_result(
+        hparams["output_folder"],
+        task=hparams["task"],
+        system=hparams["name"],
+        metric=accuracy,
+        records=label_records(*zip(*decisions, strict=True)),
+        seed=hparams["seed"],
+        data=manifests,
+        data_name=hparams["data_name"],
+        **{**spent[0], **total},
+    )
+
+
+if __name__ == "__main__":
+    run(main)
