@@ -111,7 +111,7 @@ def report(folder: Path, results: dict[str, dict[str, Any]], notes: list[str]) -
         curves={mixer: folder / "ssl" / mixer / "train_log.csv" for mixer in ("SummaryMixing", "SDPA")},
         curve_unit="nats",
         layer_weights=weights,
-        notes=["Differences, over the same utterances: " + "; ".join(notes) + "."],
+        notes=["Differences over the same utterances, with paired intervals:", *notes],
         commands=["make demo"],
     )
 

@@ -15,17 +15,15 @@ from lobes.mixers import TokenMixer
 class FeedForward(nn.Module):
     """Norm, linear, SiLU, linear: (B, T, D) -> (B, T, D), each frame for itself."""
 
-    def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.dropout = dropout
         self.norm = nn.LayerNorm(dim)
         self.expand = nn.Linear(dim, hidden)
         self.project = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it."""
-        hidden = F.dropout(F.silu(self.expand(self.norm(x))), self.dropout, self.training)
-        return self.project(hidden)
+        return self.project(F.silu(self.expand(self.norm(x))))
 
     def macs(self, n_frames: int) -> int:
         """2 T D · hidden."""
@@ -53,7 +51,7 @@ class Block(nn.Module):
     kernel : int
         Frames of the convolution.
     dropout : float
-        Dropout of every residual branch in training.
+        Dropout of the end of every residual branch in training; none inside, where it would cost as much again.
     causal : bool
         Whether the convolution looks at the past only; the mixer's own option decides for the mixer.
     """
@@ -69,12 +67,12 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout = dropout
-        self.ffn_in = FeedForward(dim, round(dim * ffn_factor), dropout)
+        self.ffn_in = FeedForward(dim, round(dim * ffn_factor))
         self.mixer_norm = nn.LayerNorm(dim)
         self.mixer = mixer(dim)
         self.convolution_norm = nn.LayerNorm(dim)
         self.convolution = MaskedConvolution(dim, kernel, causal)
-        self.ffn_out = FeedForward(dim, round(dim * ffn_factor), dropout)
+        self.ffn_out = FeedForward(dim, round(dim * ffn_factor))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """(B, T, D), (B, T) -> (B, T, D)."""

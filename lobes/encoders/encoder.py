@@ -109,8 +109,8 @@ class Encoder(nn.Module):
         padded = ~valid[..., None]
         layers = [x]
         for block in self.blocks:
-            x = block(x, valid)
-            layers.append(x.masked_fill(padded, 0.0))
+            x = block(x, valid).masked_fill(padded, 0.0)
+            layers.append(x)
         return EncoderOutput(self.norm(x).masked_fill(padded, 0.0), valid, layers)
 
     @property

@@ -53,6 +53,8 @@ STYLE: dict[str, Any] = {
 }
 #: In a page, letters are drawn with the reader's fonts, all of them narrower than the one that the layout is made with.
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+#: Inches. On a phone the figure is about as wide as this, so that its letters keep their size.
+WIDTH = 4.7
 
 
 P = ParamSpec("P")
@@ -128,7 +130,7 @@ def loss_figure(
     points = {name: curve for name, curve in points.items() if curve[0]}
     if not points:
         raise DataError(f"curves: no finite {y!r} to draw, expected at least one logged step; train first")
-    figure, (axes,) = _figure(5.4, 3.0)
+    figure, (axes,) = _figure(WIDTH, 3.0)
     for index, (name, (steps, values)) in enumerate(points.items()):
         colour = COLOURS[index % len(COLOURS)]
         width = max(1, len(values) // 40)
@@ -170,7 +172,8 @@ def layer_weights_figure(weights: Mapping[str, Sequence[float]]) -> Figure:
     """
     if not weights or not all(len(values) for values in weights.values()):
         raise DataError("weights: nothing to draw, expected at least one layer per system; pass the probe's weights()")
-    figure, (axes,) = _figure(5.4, 2.7)
+    columns = 2 if max(map(len, weights)) <= 20 else 1  # as many names as fit beside each other
+    figure, (axes,) = _figure(WIDTH, 2.3 + 0.2 * math.ceil(len(weights) / columns))
     width = 0.8 / len(weights)
     longest = max(len(values) for values in weights.values())
     for index, (name, values) in enumerate(weights.items()):
@@ -183,8 +186,7 @@ def layer_weights_figure(weights: Mapping[str, Sequence[float]]) -> Figure:
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     if any(weights):
-        axes.margins(y=0.2)
-        axes.legend(loc="upper left", ncols=2)
+        figure.legend(loc="outside upper left", ncols=columns, handlelength=1.2)  # above the axes, clear of the bars
     return figure
 
 
@@ -209,7 +211,7 @@ def results_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
         panels.setdefault((result["task"], result["metric"]["name"]), []).append(result)
     rows = [len(panel) for panel in panels.values()]
     height = sum(0.34 * count + 1.05 for count in rows)
-    figure, all_axes = _figure(5.4, height, ratios=[0.34 * count + 0.2 for count in rows])
+    figure, all_axes = _figure(WIDTH, height, ratios=[0.34 * count + 0.2 for count in rows])
     for axes, ((task, metric), panel) in zip(all_axes, panels.items(), strict=True):
         _panel(axes, task, metric, panel)
     return figure

@@ -33,18 +33,21 @@ p { margin: 0.5rem 0 1rem; max-width: 40rem; }
 .generated { margin: 1.5rem 0; padding: 0.75rem 1rem; border-left: 4px solid var(--warn);
   background: var(--warn-panel); max-width: none; }
 .generated strong { color: var(--warn); }
-.wide { overflow-x: auto; margin: 0.75rem 0 0.5rem; }
+.caption { font-size: 0.92rem; font-weight: 600; margin: 0.75rem 0 0.35rem; }
+.wide { overflow-x: auto; margin: 0 0 0.5rem; background:
+  linear-gradient(to left, var(--page) 50%, transparent) right / 3rem 100% no-repeat local,
+  linear-gradient(to left, var(--rule), transparent) right / 0.9rem 100% no-repeat scroll; }
 table { border-collapse: collapse; width: 100%; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding-bottom: 0.35rem; }
 th, td { padding: 0.4rem 0 0.4rem 1.1rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--rule); }
 thead th { font-weight: 500; color: var(--quiet); vertical-align: bottom; white-space: normal; }
 tbody th { font-weight: 500; }
-th:first-child { padding-left: 0; text-align: left; white-space: normal; min-width: 9rem; }
+th:first-child { padding-left: 0; text-align: left; white-space: normal; min-width: 7.5rem; position: sticky; left: 0;
+  background: var(--page); }
 .interval, .quiet { color: var(--quiet); }
 .quiet { font-size: 0.9rem; }
 figure { margin: 1rem 0 1.5rem; }
-figure svg { display: block; width: 100%; height: auto; max-width: 34rem; }
+figure svg { display: block; width: 100%; height: auto; max-width: 30rem; }
 figcaption { color: var(--quiet); font-size: 0.9rem; margin-top: 0.4rem; max-width: 40rem; }
 pre { overflow-x: auto; padding: 0.8rem 1rem; background: var(--panel); border: 1px solid var(--rule);
   border-radius: 4px; font: 0.86rem/1.55 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
@@ -153,10 +156,11 @@ def _table(task: str, rows: Sequence[Result]) -> str:
     caption = _text(f"{task}: {', '.join(data)}{marked}" if data else f"{task}{marked}")
     unit = metric_title(names[0]) if len(names) == 1 else "result"
     heads = ["system", f"{unit} [interval]", "parameters", "trained", "audio seen", "MACs / s", "time", "memory"]
-    lines = "".join(f'<th scope="col">{_text(head)}</th>' for head in heads)
+    unbroken = (_text(head).replace(" / ", "&nbsp;/&nbsp;") for head in heads)
+    lines = "".join(f'<th scope="col">{head}</th>' for head in unbroken)
     body = "".join(_row(row, named=len(names) > 1) for row in rows)
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{caption}"><table><caption>{caption}</caption>'
+        f'<p class="caption">{caption}</p><div class="wide" tabindex="0" role="region" aria-label="{caption}"><table>'
         f"<thead><tr>{lines}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -173,7 +177,7 @@ def _row(row: Result, named: bool) -> str:
         _or_dash(cost["audio_hours"], lambda hours: duration(3600 * hours)),
         _or_dash(cost["macs_per_second"], quantity),
         _or_dash(cost["wall_seconds"], duration),
-        _or_dash(memory, lambda mib: quantity(mib * 2**20, "B")),
+        _or_dash(memory, lambda mib: f"{quantity(mib * 2**20)}B"),
     ]
     columns = "".join(f"<td>{cell}</td>" for cell in cells)
     return f'<tr><th scope="row">{_text(row["system"])}</th>{columns}</tr>'

@@ -90,12 +90,12 @@ class Brain(StepBrain):
         self._checkpoint_time = time.monotonic()
         self._steps_since_checkpoint = 0
         self._steps_taken = 0
-        self._wall_before, self._started = 0.0, time.monotonic()
+        self._wall_before, self._started = 0.0, math.nan  # the clock stands still out of `fit`
 
     @property
     def wall_seconds(self) -> float:
-        """Seconds since the training began, those before it was resumed included."""
-        return self._wall_before + time.monotonic() - self._started
+        """Seconds of training and validation so far, those before it was resumed included."""
+        return self._wall_before + (0.0 if math.isnan(self._started) else time.monotonic() - self._started)
 
     def unwrapped(self, name: str) -> nn.Module:
         """Return a module without what `torch.compile` and DistributedDataParallel wrap it in."""
@@ -181,6 +181,7 @@ class Brain(StepBrain):
             if self._optimizer_step_limit_exceeded and self.step == 0:
                 logger.info(f"training is already complete, after {self.optimizer_step} steps")
                 return
+            self._started = time.monotonic()
             show = self._show_bars(progressbar)
             for epoch in epoch_counter:
                 self._fit_train(train, epoch, show)
@@ -188,6 +189,7 @@ class Brain(StepBrain):
                 self._finish_epoch()
                 if self._optimizer_step_limit_exceeded or (self.debug and epoch == self.debug_epochs):
                     break
+            self._wall_before, self._started = self.wall_seconds, math.nan
             self._skipped.summarise()
 
     def _show_bars(self, progressbar: bool | None) -> bool:
@@ -391,7 +393,8 @@ class Brain(StepBrain):
     def _recover(self, path: Path, end_of_epoch: bool) -> None:
         state = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         self.optimizer_step = state["optimizer_step"]
-        self.audio_seconds = state.get("audio_seconds", 0.0)
-        self._wall_before, self._started = state.get("wall_seconds", 0.0), time.monotonic()
+        # The best checkpoint, loaded for a test, does not take back what the whole run has cost.
+        self.audio_seconds = max(self.audio_seconds, state.get("audio_seconds", 0.0))
+        self._wall_before = max(self._wall_before, state.get("wall_seconds", 0.0))
         for name in _OF_EPOCH:
             setattr(self, name, 0 if end_of_epoch else state.get(name, 0))

@@ -33,6 +33,10 @@ logger = get_logger(__name__)
 _GRACE = 3.0
 
 
+#: Top-level values that say what a run is of: a folder that holds a run with others is not gone on with.
+_IDENTITY = ("name", "seed", "encoder", "untrained", "frozen")
+
+
 class _Options(RunOptions):
     """SpeechBrain's run options, without abbreviations, which would swallow misspelt hyperparameters."""
 
@@ -85,8 +89,24 @@ def start_experiment(argv: Sequence[str] | None, caller_file: str) -> tuple[Hpar
         # Modules were built from the same seed everywhere; from here on each process draws its own dropout masks.
         seed_cpu(seed, rank())
     folder = hparams["output_folder"]
+    on_main(_check_folder, Path(folder), document)
     on_main(_make_folder, Path(folder), document.text, recipe, run_opts.log_config)
     return hparams, run_opts
+
+
+def _check_folder(folder: Path, document: HparamsFile) -> None:
+    """Refuse to go on with a run that was of something else, instead of mixing up the two."""
+    before = folder / "hyperparams.yaml"
+    if not before.is_file() or not any(folder.glob("**/CKPT+*")):
+        return
+    old = HparamsFile(before)
+    for key in _IDENTITY:
+        values = [known.get(key) for known in (old, document)]
+        if values[0] != values[1] and not any(isinstance(value, dict) for value in values):
+            raise ConfigError(
+                f"output_folder {folder}: holds a run with {key}={values[0]}, not {values[1]}; "
+                "give another --output_folder or --name, or delete it"
+            )
 
 
 def _find(param_file: str, recipe_folder: Path) -> Path:

@@ -195,7 +195,8 @@ def merge(
     Raises
     ------
     ConfigError
-        A key of the delta does not exist, or a mapping meets something that is none.
+        A key of the delta does not exist, a mapping meets something that is none, or text meets a number or a truth
+        value.
     """
     for key, value in delta.items():
         full = f"{name}.{key}" if name else str(key)
@@ -211,7 +212,15 @@ def merge(
             tree[key] = _as_mapping(tree[key], full, source)
             merge(tree[key], value, source, adds, full)
         else:
+            _check_kind(tree.get(key), value, full, source)
             tree[key] = value
+
+
+def _check_kind(old: Any, new: Any, name: str, source: str) -> None:
+    """Refuse text in the place of a number or a truth value: ``no`` is text in YAML 1.2, and as such true."""
+    if isinstance(new, str) and isinstance(old, bool | int | float):
+        expected = "True or False" if isinstance(old, bool) else f"a number, such as {old}"
+        raise ConfigError(f"{source}: {name} is '{new}': expected {expected}")
 
 
 def _as_mapping(node: Any, name: str, source: str) -> dict[Any, Any]:

@@ -58,15 +58,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     manifests = on_main(hparams["prepare"])
     folds = on_main(leave_one_group_out, manifests["all"], folder, valid_groups=0)
     features: dict[str, Tensor] = {}
-    brains = [
+    outcomes = [
         train_fold({**hparams, "output_folder": str(folder / speaker)}, run_opts, fold, features)
         for speaker, fold in folds.items()
     ]
-    on_main(save, hparams, brains, manifests)
+    on_main(save, hparams, outcomes, manifests)
 
 
-def train_fold(hparams, run_opts, fold, features) -> Digits:
-    """Train on all speakers but one, and test on that one."""
+def train_fold(hparams, run_opts, fold, features) -> tuple[list, dict]:
+    """Train on all speakers but one, test on that one; return the decisions and what they cost."""
     encoder = load_encoder(hparams["encoder"], untrained=hparams["untrained"], seed=hparams["seed"])
     keys, labels = ("id", "sig", "group", "digit", "digit_number"), {"digit_number": ("digit", int)}
     train, test = (audio_dataset(fold[split], encoder.sample_rate, keys, labels=labels) for split in ("train", "test"))
@@ -81,13 +81,13 @@ def train_fold(hparams, run_opts, fold, features) -> Digits:
     brain = Digits({"model": model}, lambda _: hparams["opt_class"](groups), hparams, run_opts, checkpointer)
     brain.fit(epochs, train, None, None, hparams["train_loader"])
     brain.evaluate(test, test_loader_kwargs=hparams["test_loader"])
-    return brain
+    return brain.decisions, costs(brain, encoder)
 
 
-def save(hparams, brains, manifests) -> None:
+def save(hparams, outcomes, manifests) -> None:
     """Write ``result.json``: the decision on each recording, the cost of all folds together."""
-    decisions = [decision for brain in brains for decision in brain.decisions]
-    spent = [costs(brain, brain.unwrapped("model").encoder) for brain in brains]
+    decisions = [decision for found, _ in outcomes for decision in found]
+    spent = [cost for _, cost in outcomes]
     total = {name: sum(fold[name] for fold in spent) for name in ("audio_hours", "wall_seconds")}
     write_result(
         hparams["output_folder"],

@@ -52,8 +52,8 @@ class ASR(Brain):
 def main(argv: Sequence[str] | None = None) -> None:
     """Prepare the corpus, train on an encoder, test."""
     hparams, run_opts = start_experiment(argv, __file__)
-    manifests = on_main(hparams["prepare"])
     encoder = load_encoder(hparams["encoder"], untrained=hparams["untrained"], seed=hparams["seed"])
+    manifests = on_main(hparams["prepare"])
     splits = {split: read_manifest(path) for split, path in manifests.items()}
     splits["train"] = take_hours(splits["train"], hparams["train_hours"], hparams["seed"])
     tokenizer = CharTokenizer.from_texts([row["text"] for row in splits["train"].rows], unknown=True)

@@ -1,0 +1,80 @@
+"""What the tests of recipes share: corpora made in the layout in which the real ones are downloaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+SPEAKERS = ("ann", "bob", "cleo", "dan", "eve", "finn")
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """Close the log file of a run and put the root logger back: an experiment sets up logging for its process."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    for handler in set(root.handlers) - set(handlers):
+        root.removeHandler(handler)
+        handler.close()
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def minifrench_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where generated speech goes, once for all tests; skips where there is no synthesiser."""
+    if find_spec("espeakng_loader") is None:
+        pytest.skip("espeakng-loader is not installed, so MiniFrench cannot be generated")
+    return tmp_path_factory.mktemp("minifrench")
+
+
+def tones(digit: int, seconds: float, noise: np.random.Generator, rate: int = 8000) -> np.ndarray:
+    """Two tones in a little noise, whose pitches tell the digit: 250 Hz to 2.7 kHz, and half as much again."""
+    time = np.arange(round(seconds * rate)) / rate
+    pitch = 250 * 1.3**digit * (1 + 0.01 * noise.standard_normal())
+    sound = 0.1 * np.sin(2 * np.pi * pitch * time) + 0.03 * np.sin(3 * np.pi * pitch * time)
+    return sound + 0.003 * noise.standard_normal(len(time))
+
+
+@pytest.fixture
+def fsdd_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Write recordings/{digit}_{speaker}_{take}.wav at 8 kHz; `shuffled` draws the digits in the names by lot."""
+
+    def write(takes: int = 2, shuffled: bool = False, speakers: tuple[str, ...] = SPEAKERS) -> Path:
+        noise = np.random.default_rng(0)
+        folder = tmp_path / "fsdd"
+        (folder / "recordings").mkdir(parents=True)
+        for speaker in speakers:
+            for take in range(takes):
+                for digit, heard in enumerate(noise.permutation(10) if shuffled else range(10)):
+                    sound = tones(heard, 0.25 + 0.1 * noise.random(), noise)
+                    soundfile.write(folder / "recordings" / f"{digit}_{speaker}_{take}.wav", sound, 8000)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def librispeech_folder(tmp_path: Path) -> Path:
+    """<subset>/<speaker>/<chapter>/<id>.flac at 16 kHz with transcripts, as OpenSLR packs it."""
+    noise = np.random.default_rng(0)
+    root = tmp_path / "openslr"
+    for subset, speakers in {"train-clean-100": (19, 26, 27, 32), "dev-clean": (84, 174)}.items():
+        for speaker in speakers:
+            chapter = root / subset / str(speaker) / "198"
+            chapter.mkdir(parents=True)
+            names = [f"{speaker}-198-{number:04d}" for number in range(6)]
+            for name in names:
+                words = [tones(digit, 0.15, noise, 16000) for digit in noise.integers(0, 10, noise.integers(8, 16))]
+                soundfile.write(chapter / f"{name}.flac", np.concatenate(words), 16000)
+            lines = "".join(f"{name} SOME WORDS\n" for name in names)
+            (chapter / f"{speaker}-198.trans.txt").write_text(lines)
+    return root

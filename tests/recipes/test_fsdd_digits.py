@@ -1,0 +1,49 @@
+"""recipes/FSDD/digits on tone pairs whose pitch tells the digit, in the layout in which the corpus is downloaded."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from recipe_runner import steps, train, untrained_encoder
+
+from lobes.dataio import read_manifest
+from lobes.export import load_encoder
+from lobes.training import Checkpointer
+
+RECIPE = "FSDD/digits"
+LOGMEL = ("--encoder=logmel", "--normalize_layers=False")
+
+
+def test_probe_hears_the_pitch_of_unheard_speakers(fsdd_folder, tmp_path):
+    result = train(RECIPE, tmp_path / "run", f"--data_folder={fsdd_folder()}", *LOGMEL)
+    metric, cost = result["metric"], result["cost"]
+    assert metric["name"] == "accuracy" and metric["value"] > 0.9
+    assert (metric["n_items"], metric["n_groups"]) == (120, 6)
+    assert len({record["id"] for record in result["records"]}) == 120, "each recording is tested once"
+    assert cost["parameters_trained"] == 1 + 2 * 80 * 10 + 10, "a layer weight; linear on mean and deviation"
+    # 15 epochs over five of six speakers, six times.
+    heard = sum(row["duration"] for row in read_manifest(tmp_path / "run" / "manifests" / "all.csv").rows)
+    assert cost["audio_hours"] == pytest.approx(15 * 5 * heard / 3600, rel=1e-3)
+
+
+def test_shuffled_labels_teach_nothing(fsdd_folder, tmp_path):
+    data = f"--data_folder={fsdd_folder(shuffled=True)}"
+    metric = train(RECIPE, tmp_path / "run", data, *LOGMEL)["metric"]
+    assert metric["value"] < 0.25 and metric["low"] < 0.15, "chance is 0.1"
+
+
+def test_fine_tuning_moves_the_encoder(fsdd_folder, tmp_path):
+    speakers = ("ann", "bob")
+    folder = untrained_encoder(tmp_path / "encoder", dim=32, depth=1)
+    data = f"--data_folder={fsdd_folder(takes=1, speakers=speakers)}"
+    given = (f"--encoder={folder}", "--untrained=True", data, "--epochs=1", "--train_loader.batch_seconds=1")
+    result = train(RECIPE, tmp_path / "run", *given, hparams="finetune.yaml")
+    before = load_encoder(folder, untrained=True, seed=1).state_dict()
+    assert result["metric"]["n_items"] == 20
+    assert result["cost"]["parameters_trained"] == result["cost"]["parameters_total"] > 20_000
+    for speaker in speakers:
+        fold = tmp_path / "run" / "folds" / speaker
+        assert len(steps(fold)) > 1
+        saved = Checkpointer(fold / "save").find_checkpoint().paramfiles["model"]
+        after = torch.load(saved, weights_only=True)
+        assert all((after[f"encoder.{name}"] != weight).any() for name, weight in before.items() if weight.ndim == 2)

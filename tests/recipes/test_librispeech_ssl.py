@@ -1,0 +1,31 @@
+"""recipes/LibriSpeech/SSL on files in the layout of OpenSLR, some of which are broken."""
+
+from __future__ import annotations
+
+import json
+
+from recipe_runner import SMALL, skipped, steps, train
+
+from lobes.dataio import read_manifest
+from lobes.export import load_encoder
+
+RECIPE = "LibriSpeech/SSL"
+
+
+def test_broken_files_are_left_out_and_counted(librispeech_folder, tmp_path):
+    chapter = librispeech_folder / "train-clean-100" / "19" / "198"
+    truncated, empty = chapter / "19-198-0001.flac", chapter / "19-198-0002.flac"
+    truncated.write_bytes(truncated.read_bytes()[: truncated.stat().st_size // 2])
+    empty.write_bytes(b"")
+    few = ("--steps=8", "--train_loader.batch_seconds=16", "--objective.codebook_size=64", "--objective.n_codebooks=1")
+    result = train(RECIPE, tmp_path / "run", f"--data_folder={librispeech_folder}", *few, *SMALL)
+    manifests = tmp_path / "run" / "manifests"
+    left_out = skipped(manifests)
+    assert set(left_out) == {str(path.relative_to(librispeech_folder)) for path in (truncated, empty)}
+    assert "empty" in left_out[str(empty.relative_to(librispeech_folder))]
+    meta = json.loads((manifests / "train.meta.json").read_text())
+    assert [entry["file"] for entry in meta["skipped"]] == list(left_out)
+    assert len(read_manifest(manifests / "train.csv")) == 4 * 6 - 2
+    assert len(steps(tmp_path / "run")) == 8
+    assert result["metric"]["n_items"] == 12 and result["metric"]["n_groups"] == 2
+    assert load_encoder(tmp_path / "run").dim == 48

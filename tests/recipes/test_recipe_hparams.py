@@ -1,0 +1,130 @@
+"""Every hyperparameter file of every recipe fits the library; the real configurations are as large as they say."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from recipe_runner import RECIPES, steps, train, untrained_encoder
+
+from lobes.export import load_encoder
+from lobes.training import HparamsFile
+
+FILES = sorted(RECIPES.glob("*/*/hparams/*.yaml"))
+BASES = [path for path in FILES if path.name == "base.yaml"]
+#: Multiply-accumulates per second of audio, over 10 s, of hparams/encoders/base.yaml.
+BASE_MACS = 2.2464e9
+
+
+def recipe_of(path: Path) -> str:
+    """`<Corpus>/<task>`."""
+    return path.parents[1].relative_to(RECIPES).as_posix()
+
+
+def pretrains(path: Path) -> bool:
+    """Whether the file describes an encoder, instead of asking for one."""
+    return not isinstance(given(path).get("encoder"), str)
+
+
+def given(path: Path) -> HparamsFile:
+    """The file, with something in the place of what a user must give."""
+    texts = "".join(file.read_text(encoding="utf-8") for file in path.parent.glob("*.yaml"))
+    return HparamsFile(path, dict.fromkeys(re.findall(r"^(\w+): !PLACEHOLDER", texts, re.MULTILINE), "given"))
+
+
+def name_of(path: Path) -> str:
+    """For the test's id."""
+    return f"{recipe_of(path)}/{path.name}"
+
+
+def test_each_recipe_has_both_sizes():
+    names = {recipe: {path.name for path in FILES if recipe_of(path) == recipe} for recipe in map(recipe_of, FILES)}
+    assert names.keys() >= {"FSDD/digits", "LibriSpeech/SSL", "MiniFrench/ASR", "MiniFrench/SSL"}
+    assert all({"tiny.yaml", "base.yaml"} <= found for found in names.values())
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_file_fits_the_library(path):
+    file, lines = given(path), path.read_text(encoding="utf-8").splitlines()
+    assert {"seed", "task", "name", "data_name", "output_folder", "data_folder", "prepare"} <= file.tree.keys()
+    assert "<seed>" in str(file.tree["output_folder"].value), "runs of several seeds must not meet in one folder"
+    assert len(lines) <= 120 and lines[0].startswith("# "), "short, and headed by what it is for"
+
+
+def test_no_two_files_of_a_recipe_share_an_output_folder():
+    for recipe in {recipe_of(path) for path in FILES}:
+        folders = [given(path).get("output_folder") for path in FILES if recipe_of(path) == recipe]
+        assert len(set(folders)) == len(folders), folders
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "base.yaml"], ids=name_of)
+def test_file_can_be_constructed(path):
+    hparams = given(path).load()
+    assert callable(hparams["prepare"]) and callable(hparams["opt_class"])
+    if pretrains(path):
+        assert 1.1e6 < sum(p.numel() for p in hparams["encoder"].parameters()) < 1.5e6
+
+
+@pytest.mark.parametrize("path", BASES, ids=name_of)
+def test_base_is_a_real_configuration(path):
+    hparams = given(path).load()
+    assert hparams["precision"] == "bf16" and hparams["train_loader"]["num_workers"] > 0
+    if pretrains(path):
+        assert hparams["train_loader"]["batch_seconds"] == 7200, "two hours of audio per step"
+        check_size(hparams["encoder"])
+        assert hparams["modules"]["ssl"].encoder is hparams["encoder"]
+    else:
+        assert hparams["frozen"] is False and callable(hparams["head"])
+
+
+def test_base_encoder_loads_without_weights(tmp_path):
+    check_size(load_encoder(untrained_encoder(tmp_path / "encoder", "base.yaml"), untrained=True))
+
+
+def check_size(encoder):
+    """That it is the encoder of hparams/encoders/base.yaml."""
+    assert 90e6 < sum(p.numel() for p in encoder.parameters()) < 98e6
+    assert encoder.macs(10.0) / 10 == pytest.approx(BASE_MACS, rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["LibriSpeech/SSL", "MiniFrench/SSL"])
+def test_base_pretrains_for_one_step(recipe, request, tmp_path):
+    folder = request.getfixturevalue("librispeech_folder" if recipe.startswith("Libri") else "minifrench_folder")
+    size = ("--prepare.train=[train-clean-100]",) if recipe.startswith("Libri") else ("--prepare.hours=0.01",)
+    result = one_step(recipe, tmp_path, f"--data_folder={folder}", *size, "--train_loader.batch_seconds=10")
+    assert 90e6 < result["cost"]["parameters_total"] < 110e6
+    check_size(load_encoder(tmp_path / "run"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["FSDD/digits", "MiniFrench/ASR"])
+def test_base_fine_tunes_for_one_step(recipe, request, fsdd_folder, tmp_path):
+    if recipe.startswith("FSDD"):
+        data = (f"--data_folder={fsdd_folder(takes=1, speakers=('ann', 'bob'))}", "--epochs=1")
+    else:
+        folder = request.getfixturevalue("minifrench_folder")
+        data = (f"--data_folder={folder}", "--prepare.hours=0.01", "--train_loader.batch_seconds=10")
+    encoder = untrained_encoder(tmp_path / "encoder", "base.yaml")
+    result = one_step(recipe, tmp_path, f"--encoder={encoder}", "--untrained=True", *data)
+    assert result["cost"]["parameters_trained"] == result["cost"]["parameters_total"] > 90e6
+
+
+def one_step(recipe, tmp_path, *options):
+    """Take one optimizer step of base.yaml at its full learning rate, on about 10 s of audio; return the result."""
+    loaders = ("--train_loader.num_workers=0", "--optimizer_step_limit=1")
+    quick = () if recipe.startswith("FSDD") else ("--steps=10",)
+    folder = tmp_path / "run"
+    try:
+        result = train(recipe, folder, *options, *loaders, *quick, hparams="base.yaml")
+    finally:
+        for saved in folder.rglob("save"):
+            shutil.rmtree(saved)  # a gigabyte each
+    logs = [steps(path.parent) for path in folder.rglob("train_log.csv")]
+    assert logs and all([row["step"] for row in rows] == ["1"] for rows in logs)
+    assert all(math.isfinite(float(rows[0][name])) for rows in logs for name in ("loss", "grad_norm"))
+    assert "--precision=bf16" in (folder / "log.txt").read_text(encoding="utf-8")
+    return result

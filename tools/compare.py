@@ -1,0 +1,53 @@
+"""Compare systems on the same items: each result with its interval, then the first minus each other one.
+
+    python tools/compare.py results/pretrained/1 results/untrained/1 results/log-mel/1
+    python tools/compare.py results/pretrained/1 --append results.csv   # keep rows for the README's table
+
+Arguments are `result.json` files, or the folders that hold one. Differences come with a paired interval and a p-value,
+clustered by group, and adjusted for their number by Holm's method.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lobes.errors import DataError
+from lobes.evaluation import Metric, accuracy, append_row, cer, eer, holm, paired_bootstrap, read_result, uar, wer
+from lobes.training import run
+from lobes.training.pretraining import MASKED_ACCURACY
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (accuracy, cer, eer, uar, wer, MASKED_ACCURACY)}
+
+
+def same_metric(results: list[dict[str, Any]]) -> Metric:
+    """The metric that all results share."""
+    names = {result["metric"]["name"] for result in results}
+    if len(names) > 1 or not names <= set(METRICS):
+        raise DataError(f"metrics are {sorted(names)}: expected the same one of {sorted(METRICS)} in all results")
+    return METRICS[names.pop()]
+
+
+def main() -> None:
+    """Print the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="+", type=Path, help="result.json files or their folders")
+    parser.add_argument("--append", type=Path, help="append a row for each to this results.csv")
+    options = parser.parse_args()
+    results = [read_result(path) for path in options.results]
+    metric = same_metric(results)
+    for result in results:
+        found = result["metric"]
+        print(f"{result['system']:32} {found['name']} {found['value']:.4f} [{found['low']:.4f}, {found['high']:.4f}]")
+        if options.append:
+            append_row(options.append, result)
+    first, *others = results
+    found = [paired_bootstrap(first["records"], other["records"], metric) for other in others]
+    for other, difference, p_value in zip(others, found, holm([f.p_value for f in found]), strict=True):
+        edges = f"[{difference.low:+.4f}, {difference.high:+.4f}]"
+        print(f"{first['system']} minus {other['system']}: {difference.difference:+.4f} {edges}, p {p_value:.2g}")
+
+
+if __name__ == "__main__":
+    run(main)
