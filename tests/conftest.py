@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# Not to be searched for doctests: two files of one name cannot both be, where folders are named on the command line.
+collect_ignore_glob = ["*/conftest.py"]
+
 # Two workers of pytest-xdist share a small machine: more threads than cores makes every test slower.
 torch.set_num_threads(1)
 

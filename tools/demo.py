@@ -61,8 +61,14 @@ def pretrain(mixer: str, folder: Path) -> None:
 
 def probe(system: str, folder: Path, encoder: str, untrained: bool) -> None:
     """Run recipes/MiniFrench/ASR with a frozen encoder."""
-    options = [f"--encoder={encoder}", f"--untrained={untrained}", f"--name={system}", f"--output_folder={folder}"]
-    recipe("ASR").main(["hparams/tiny.yaml", *options])
+    options = {
+        "encoder": encoder,
+        "untrained": untrained,
+        "normalize_layers": system != "log-mel",
+        "name": system,
+        "output_folder": folder,
+    }
+    recipe("ASR").main(["hparams/tiny.yaml", *(f"--{key}={value}" for key, value in options.items())])
 
 
 def differences(results: dict[str, dict[str, Any]]) -> list[str]:

@@ -28,15 +28,21 @@ def git_state(folder: str | Path | None = None) -> dict[str, Any]:
         This package's own folder by default. Without git or outside a repository both values are None.
     """
     here = Path(folder) if folder is not None else Path(__file__).resolve().parent
-    commit = _git(here, "rev-parse", "HEAD")
-    status = _git(here, "status", "--porcelain", "--untracked-files=no")
+    commit = git(here, "rev-parse", "HEAD")
+    status = git(here, "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit or None, "dirty": None if status is None else bool(status)}
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
+def git(folder: Path, *arguments: str) -> str | None:
+    """Return what a git command prints, without white space around it; None where it fails or there is no git."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=False
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=20,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -101,7 +107,7 @@ def portable_command(argv: Sequence[str] | None = None) -> str:
     """
     script, *arguments = list(sys.argv if argv is None else argv) or ["python"]
     if os.path.isabs(script):
-        top = _git(Path(script).parent, "rev-parse", "--show-toplevel")
+        top = git(Path(script).parent, "rev-parse", "--show-toplevel")
         script = os.path.relpath(script, top) if top else os.path.basename(script)
     words = ["python", shlex.quote(script)]
     names = {"$LOBES_DATA": os.environ.get("LOBES_DATA", ""), "$HOME": os.path.expanduser("~")}

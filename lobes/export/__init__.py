@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lobes.export.card import ModelCard
-from lobes.export.folder import available_encoders, load_encoder, load_weights, save_encoder
+from lobes.export.folder import WEIGHTS_FOLDER, available_encoders, load_encoder, load_weights, save_encoder
 from lobes.export.trusted import build_encoder, encoder_yaml
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ __all__ = [
     "ModelCard",
     "SSLEncoder",
     "SafetensorsPretrainer",
+    "WEIGHTS_FOLDER",
     "available_encoders",
     "build_encoder",
     "encoder_yaml",

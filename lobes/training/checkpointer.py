@@ -185,7 +185,9 @@ class Checkpointer(sb_checkpoints.Checkpointer):
             except _DamagedError as error:
                 reason = str(error)
                 logger.warning(f"checkpoint {checkpoint.path} is damaged ({reason}): trying the one before")
-        if found:
+        if not found and self._list_checkpoint_dirs() and not self.list_checkpoints():
+            reason = "damaged meta file"
+        if reason:
             raise CheckpointError(
                 f"no checkpoint in {self.checkpoints_dir} can be read (the last one tried: {reason}): "
                 "remove that folder to start anew"
@@ -206,6 +208,8 @@ class Checkpointer(sb_checkpoints.Checkpointer):
                 self._load(name, recoverable, path, end_of_epoch)
             except _DAMAGED as error:
                 first_line = (str(error).splitlines() or [type(error).__name__])[0]
+                if isinstance(error, pickle.UnpicklingError):  # whose text suggests to run what is in the file
+                    first_line = "not a file of tensors alone, so nothing of it was loaded"
                 raise _DamagedError(f"{path.name}: {first_line}") from error
 
     def _check_may_lack(self, name: str, checkpoint: Checkpoint) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 
-from recipe_runner import SMALL, skipped, steps, train
+import pytest
+from recipe_runner import QUIET, RECIPES, SMALL, skipped, steps, train
 
 from lobes.dataio import read_manifest
 from lobes.export import load_encoder
@@ -29,3 +33,12 @@ def test_broken_files_are_left_out_and_counted(librispeech_folder, tmp_path):
     assert len(steps(tmp_path / "run")) == 8
     assert result["metric"]["n_items"] == 12 and result["metric"]["n_groups"] == 2
     assert load_encoder(tmp_path / "run").dim == 48
+
+
+@pytest.mark.slow
+def test_first_step_comes_within_fifteen_seconds(librispeech_folder, tmp_path):
+    command = [sys.executable, str(RECIPES / RECIPE / "train.py"), "hparams/tiny.yaml", f"--output_folder={tmp_path}"]
+    options = (f"--data_folder={librispeech_folder}", "--optimizer_step_limit=1", *QUIET)
+    subprocess.run([*command, *options], check=True, capture_output=True)
+    log = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert float(re.search(r"first training step after ([\d.]+) s", log)[1]) < 15
