@@ -5,8 +5,10 @@
     python train.py hparams/tiny.yaml --encoder logmel                    # another
     python train.py hparams/finetune.yaml --encoder sm-tiny
 
-Each speaker is tested by a model that was trained on the labels of all others. `result.json` holds the accuracy over
-all of them, with an interval that takes speakers for what they are: six draws.
+Each speaker is tested, on all of their recordings, by a model that was trained on `train_takes` labelled recordings of
+each digit by each other speaker: 2 by default, 100 clips in all, since few labels are what pretraining is for; 50 is all
+there are. `result.json` holds the accuracy over all of them, with an interval that takes speakers for what they are:
+six draws.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from speechbrain.utils.epoch_loop import EpochCounter
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lobes.dataio import audio_dataset, leave_one_group_out
+from lobes.dataio import audio_dataset, leave_one_group_out, read_manifest
 from lobes.evaluation import accuracy, label_records, write_result
 from lobes.export import load_encoder
 from lobes.probes import Downstream, Probe, cache_features
@@ -69,7 +71,9 @@ def train_fold(hparams, run_opts, fold, features) -> tuple[list, dict]:
     """Train on all speakers but one, test on that one; return the decisions and what they cost."""
     encoder = load_encoder(hparams["encoder"], untrained=hparams["untrained"], seed=hparams["seed"])
     keys, labels = ("id", "sig", "group", "digit", "digit_number"), {"digit_number": ("digit", int)}
-    train, test = (audio_dataset(fold[split], encoder.sample_rate, keys, labels=labels) for split in ("train", "test"))
+    splits = {split: read_manifest(path) for split, path in fold.items()}
+    splits["train"].rows = [row for row in splits["train"].rows if int(row["take"]) < hparams["train_takes"]]
+    train, test = (audio_dataset(splits[split], encoder.sample_rate, keys, labels=labels) for split in ("train", "test"))
     if hparams["frozen"] and hparams["cache_features"]:
         train, test = (cache_features(dataset, encoder, known=features) for dataset in (train, test))
 
