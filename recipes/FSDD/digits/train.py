@@ -73,7 +73,9 @@ def train_fold(hparams, run_opts, fold, features) -> tuple[list, dict]:
     keys, labels = ("id", "sig", "group", "digit", "digit_number"), {"digit_number": ("digit", int)}
     splits = {split: read_manifest(path) for split, path in fold.items()}
     splits["train"].rows = [row for row in splits["train"].rows if int(row["take"]) < hparams["train_takes"]]
-    train, test = (audio_dataset(splits[split], encoder.sample_rate, keys, labels=labels) for split in ("train", "test"))
+    train, test = (
+        audio_dataset(splits[split], encoder.sample_rate, keys, labels=labels) for split in ("train", "test")
+    )
     if hparams["frozen"] and hparams["cache_features"]:
         train, test = (cache_features(dataset, encoder, known=features) for dataset in (train, test))
 
