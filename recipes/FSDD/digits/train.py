@@ -6,9 +6,8 @@
     python train.py hparams/finetune.yaml --encoder sm-tiny
 
 Each speaker is tested, on all of their recordings, by a model that was trained on `train_takes` labelled recordings of
-each digit by each other speaker: 2 by default, 100 clips in all, since few labels are what pretraining is for; 50 is all
-there are. `result.json` holds the accuracy over all of them, with an interval that takes speakers for what they are:
-six draws.
+each digit by each other speaker: 2 by default, 100 clips in all, since few labels are what pretraining is for; 50 are
+all. `result.json` holds the accuracy over all speakers, with an interval that takes them for what they are: six draws.
 """
 
 from __future__ import annotations
