@@ -112,7 +112,8 @@ def report(folder: Path, results: dict[str, dict[str, Any]], notes: list[str]) -
             "with BEST-RQ, for a minute or two, on generated French speech without its text. Then one linear layer was "
             "trained with CTC on three minutes of transcribed speech, on each encoder with its weights frozen, on the "
             "same encoders before any pretraining, and on log-mel features; it is tested on speakers and sentences "
-            "that none of them has heard. So short a pretraining shows that everything works, not what pretraining can do."
+            "that none of them has heard. So short a pretraining shows that everything works, not what pretraining "
+            "can do."
         ),
         results=list(results.values()),
         curves={mixer: folder / "ssl" / mixer / "train_log.csv" for mixer in ("SummaryMixing", "SDPA")},
