@@ -106,7 +106,7 @@ def report(folder: Path, results: dict[str, dict[str, Any]], notes: list[str]) -
     }
     return write_report(
         folder / "report.html",
-        title="Two small encoders learn French from sound alone",
+        title="Two small encoders, pretrained on generated French",
         summary=(
             "Two encoders of 1.3 million parameters, one with SummaryMixing and one with attention, were pretrained "
             "with BEST-RQ, for a minute or two, on generated French speech without its text. Then one linear layer was "

@@ -181,7 +181,7 @@ def test_wrong_keys_and_labels_are_named(tmp_path):
 def test_labels_alone_do_not_touch_the_audio(tmp_path):
     path = make_manifest(tmp_path, [0.1], broken=[0])
     dataset = audio_dataset(path, keys=("id", "text"))
-    assert dataset[0] == {"id": "clip0", "text": "a"}
+    assert dataset[0] == {"id": "clip0", "text": "a", "duration": 0.1}
     assert collate([dataset[0]]).text == ["a"]
 
 

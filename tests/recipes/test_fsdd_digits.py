@@ -21,9 +21,18 @@ def test_probe_hears_the_pitch_of_unheard_speakers(fsdd_folder, tmp_path):
     assert (metric["n_items"], metric["n_groups"]) == (120, 6)
     assert len({record["id"] for record in result["records"]}) == 120, "each recording is tested once"
     assert cost["parameters_trained"] == 1 + 2 * 80 * 10 + 10, "a layer weight; linear on mean and deviation"
-    # 15 epochs over five of six speakers, six times.
+    # 60 epochs over five of six speakers, six times.
     heard = sum(row["duration"] for row in read_manifest(tmp_path / "run" / "manifests" / "all.csv").rows)
-    assert cost["audio_hours"] == pytest.approx(15 * 5 * heard / 3600, rel=1e-3)
+    assert cost["audio_hours"] == pytest.approx(60 * 5 * heard / 3600, rel=1e-3)
+
+
+def test_only_the_labelled_takes_are_trained_on(fsdd_folder, tmp_path):
+    data = f"--data_folder={fsdd_folder()}"
+    result = train(RECIPE, tmp_path / "run", data, *LOGMEL, "--train_takes=1", "--epochs=1")
+    rows = read_manifest(tmp_path / "run" / "manifests" / "all.csv").rows
+    labelled = sum(row["duration"] for row in rows if row["take"] == "0")
+    assert result["metric"]["n_items"] == len(rows), "all takes of the speaker left out are tested"
+    assert result["cost"]["audio_hours"] == pytest.approx(5 * labelled / 3600, rel=1e-3)
 
 
 def test_shuffled_labels_teach_nothing(fsdd_folder, tmp_path):

@@ -1,0 +1,59 @@
+"""Less of a manifest, and several as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+from lobes.dataio import Manifest, read_manifest, take_hours, write_manifest
+from lobes.dataio.corpora import prepare_mix
+from lobes.errors import ConfigError
+
+
+def manifest(n_items: int = 100, seconds: float = 36.0) -> Manifest:
+    return Manifest([{"id": f"u{i}", "duration": seconds, "group": "a", "wav": f"{i}.wav"} for i in range(n_items)])
+
+
+def test_the_asked_hours_are_taken_and_smaller_ones_are_inside_larger():
+    whole = manifest()
+    parts = {hours: {row["id"] for row in take_hours(whole, hours, seed=3).rows} for hours in (0.1, 0.3, 0.9)}
+    assert {hours: len(ids) for hours, ids in parts.items()} == {0.1: 10, 0.3: 30, 0.9: 90}
+    assert parts[0.1] < parts[0.3] < parts[0.9]
+    assert {row["id"] for row in take_hours(whole, 0.1, seed=4).rows} != parts[0.1]
+    assert take_hours(whole, None) is whole
+
+
+def test_a_subset_says_what_it_is_and_nonsense_is_refused():
+    whole = manifest()
+    subset = take_hours(whole, 0.2)
+    assert subset.meta["items"] == 20 and subset.checksum != whole.checksum
+    with pytest.raises(ConfigError, match="hours is 0"):
+        take_hours(whole, 0)
+
+
+def prepare(save_folder: Path, splits: tuple[str, ...]) -> dict[str, Path]:
+    """A corpus of one clip per split."""
+    paths = {}
+    for split in splits:
+        save_folder.mkdir(parents=True, exist_ok=True)
+        soundfile.write(save_folder / f"{split}.wav", torch.zeros(1600).numpy(), 16000)
+        row = {"id": split, "wav": f"$data_root/{split}.wav", "start": 0.0, "stop": 0.1, "duration": 0.1}
+        rows = [{**row, "sample_rate": 16000, "channel": None, "group": split}]
+        path = save_folder / f"{split}.csv"
+        paths[split] = write_manifest(path, rows, data_root=save_folder, source="silence", licence="none")
+    return paths
+
+
+def test_a_mix_trains_on_train_or_all_and_never_on_test(tmp_path):
+    corpora = {
+        "one": lambda save_folder: prepare(save_folder, ("train", "valid", "test")),
+        "two": lambda save_folder: prepare(save_folder, ("all",)),
+    }
+    mixed = prepare_mix(tmp_path, corpora)
+    assert [row["id"] for row in read_manifest(mixed["train"]).rows] == ["one/train", "two/all"]
+    assert [row["id"] for row in read_manifest(mixed["valid"]).rows] == ["one/valid"]
+    with pytest.raises(ConfigError, match="none has a valid split"):
+        prepare_mix(tmp_path / "other", {"two": corpora["two"]})
