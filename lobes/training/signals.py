@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from abc import ABC, abstractmethod
 from types import FrameType
 from typing import Any
 
@@ -38,7 +39,7 @@ class Requeue(SystemExit):
         super().__init__(EXIT_REQUEUE)
 
 
-class _Handlers:
+class _Handlers(ABC):
     """Install signal handlers for a `with` block and put the earlier ones back; only the main thread may do so."""
 
     def __init__(self, signals: list[int]) -> None:
@@ -56,8 +57,9 @@ class _Handlers:
             number, handler = self._earlier.popitem()
             signal.signal(number, handler)
 
+    @abstractmethod
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        raise NotImplementedError
+        """React to a signal."""
 
 
 class StopSignals(_Handlers):
