@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lobes.errors import ConfigError
 from lobes.probes.layer_sum import WeightedLayerSum
-from lobes.probes.pooled_norm import PooledNorm
+from lobes.probes.norms import FrameNorm, PooledNorm
 from lobes.probes.pooling import AttentivePool, MeanStdPool
 
 
@@ -84,7 +84,7 @@ class AttentiveHead(nn.Module):
 
 
 class FrameLinear(nn.Module):
-    """One linear layer on each frame, for frame labels or CTC.
+    """Each frame standardised (`FrameNorm`), then one linear layer: for frame labels or CTC.
 
     Parameters
     ----------
@@ -105,17 +105,17 @@ class FrameLinear(nn.Module):
     def __init__(self, dim: int, n_outputs: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.dim = dim
+        self.norm = FrameNorm(dim)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(dim, n_outputs)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Return logits (B, T, outputs) from frames (B, T, D) and mask (B, T)."""
-        padding = ~valid.unsqueeze(-1)
-        return self.output(self.dropout(x.masked_fill(padding, 0.0))).masked_fill(padding, 0.0)
+        return self.output(self.dropout(self.norm(x, valid))).masked_fill(~valid.unsqueeze(-1), 0.0)
 
 
 class BiLSTMHead(nn.Module):
-    """A bidirectional LSTM and a linear layer on each frame (SUPERB's head for recognition; CTC on top).
+    """A bidirectional LSTM and a linear layer on standardised frames (SUPERB's head for recognition; CTC on top).
 
     Sequences are packed: the backward direction starts at each utterance's own last frame.
 
@@ -142,6 +142,7 @@ class BiLSTMHead(nn.Module):
     def __init__(self, dim: int, n_outputs: int, hidden: int = 256, layers: int = 2, dropout: float = 0.0) -> None:
         super().__init__()
         self.dim = dim
+        self.norm = FrameNorm(dim)
         between = dropout if layers > 1 else 0.0
         self.lstm = nn.LSTM(dim, hidden, layers, batch_first=True, bidirectional=True, dropout=between)
         self.dropout = nn.Dropout(dropout)
@@ -150,7 +151,7 @@ class BiLSTMHead(nn.Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Return logits (B, T, outputs) from frames (B, T, D) and mask (B, T), whose valid frames come first."""
         padding = ~valid.unsqueeze(-1)
-        x = x.masked_fill(padding, 0.0)
+        x = self.norm(x, valid)
         n_frames = x.shape[1]
         if n_frames == 0:
             x = nn.functional.pad(x, (0, 0, 0, 1))

@@ -10,7 +10,7 @@ from lobes.dataio import audio_dataset, collate, write_manifest
 from lobes.encoders import Encoder, LogMel, StackingStem
 from lobes.mixers import SummaryMixing
 from lobes.probes import Downstream, FrameLinear, LinearHead, Probe, cache_features
-from lobes.probes.pooled_norm import PooledNorm
+from lobes.probes.norms import FrameNorm, PooledNorm
 
 DIM = 16
 
@@ -75,3 +75,22 @@ def test_pooled_features_are_standardised_and_single_ones_do_not_fail():
     norm.eval()
     torch.testing.assert_close(norm(x[:2])[0], norm(x[:1])[0])
     assert not list(norm.parameters())
+
+
+def test_frames_are_standardised_over_the_real_ones_alone():
+    norm, reference = FrameNorm(4), torch.nn.BatchNorm1d(4, affine=False)
+    x = 5 + 3 * torch.randn(3, 20, 4)
+    valid = torch.arange(20) < torch.tensor([20, 7, 0])[:, None]
+    x[~valid] = float("nan")
+    y = norm(x, valid)
+    torch.testing.assert_close(y[valid], reference(x[valid]))
+    assert not y[~valid].any()
+    norm.eval(), reference.eval()
+    torch.testing.assert_close(norm(x[1:2, :7], valid[1:2, :7])[0], norm(x, valid)[1, :7])
+    torch.testing.assert_close(norm(x, valid)[valid], reference(x[valid]))
+
+
+@pytest.mark.parametrize("n_frames", [0, 1])
+def test_a_batch_of_hardly_any_frames_is_standardised_too(n_frames):
+    norm = FrameNorm(4)
+    assert torch.isfinite(norm(torch.ones(1, n_frames, 4), torch.ones(1, n_frames, dtype=torch.bool))).all()

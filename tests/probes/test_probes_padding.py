@@ -120,9 +120,9 @@ def test_attentive_pool_with_equal_scores_is_the_mean_std_pool() -> None:
 
 def test_bilstm_backward_direction_starts_at_the_last_real_frame() -> None:
     torch.manual_seed(0)
-    head = BiLSTMHead(DIM, OUTPUTS, hidden=4, layers=1)
+    head = BiLSTMHead(DIM, OUTPUTS, hidden=4, layers=1).eval()
     x = torch.randn(1, 6, DIM)
-    full, _ = head.lstm(x[:, :4])
+    full, _ = head.lstm(head.norm(x[:, :4], make_mask([4], 4)))
     torch.testing.assert_close(head(x, make_mask([4], 6))[:, :4], head.output(full), atol=1e-6, rtol=0)
 
 
