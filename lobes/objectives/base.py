@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -30,23 +29,6 @@ class Objective(nn.Module, ABC):
     What it draws at random for an utterance depends on the objective's seed, the utterance's id and the training step
     alone, never on the other members of the batch: so training is the same however utterances are dealt to processes.
     """
-
-    fit_seconds: float = 0.0
-    """Of training audio that `fit` wants to see before the first step; 0: none."""
-
-    def fit(self, encoder: Encoder, batches: Iterable[Any]) -> None:  # noqa: B027
-        """Take what statistics of the data the objective needs; by default none.
-
-        `lobes.training.PretrainingBrain` calls it, with the same audio on every process, unless a checkpoint holds the
-        outcome, which therefore belongs in buffers.
-
-        Arguments
-        ---------
-        encoder : Encoder
-            What is to be trained.
-        batches : iterable of PaddedBatch
-            With ``sig``; about ``fit_seconds`` of audio.
-        """
 
     @abstractmethod
     def forward(self, encoder: Encoder, batch: Any) -> ObjectiveOutput:

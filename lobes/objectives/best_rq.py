@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -39,9 +38,6 @@ class BestRQ(Objective):
         Deviation of the noise in place of masked features (0.1 in the paper, on features of unit deviation).
     seed : int
         Of the codebooks, masks and noise.
-    whiten : int, optional
-        Principal components of a frame's stacked features that the quantiser projects, each of unit deviation over the
-        data; None projects the features themselves, as in the paper.
     """
 
     def __init__(
@@ -54,7 +50,6 @@ class BestRQ(Objective):
         mask_span: int = 6,
         noise: float = 0.1,
         seed: int = 0,
-        whiten: int | None = None,
     ) -> None:
         super().__init__()
         if not 0 < mask_probability <= 1 or mask_span < 1:
@@ -63,15 +58,8 @@ class BestRQ(Objective):
             )
         self.mask_probability, self.mask_span, self.noise, self.seed = mask_probability, mask_span, noise, seed
         self.feature_dim = encoder.features.n_mels * encoder.stem.factor
-        self.quantiser = RandomProjectionQuantiser(
-            self.feature_dim, codebook_size, codebook_dim, n_codebooks, seed, whiten
-        )
-        self.fit_seconds = 0.0 if whiten is None else 600.0
+        self.quantiser = RandomProjectionQuantiser(self.feature_dim, codebook_size, codebook_dim, n_codebooks, seed)
         self.heads = nn.ModuleList(nn.Linear(encoder.dim, codebook_size) for _ in range(n_codebooks))
-
-    def fit(self, encoder: Encoder, batches: Iterable[Any]) -> None:
-        """Take the statistics that ``whiten`` needs; see `Objective.fit`."""
-        self.quantiser.fit(self._frames(encoder, batch) for batch in batches)
 
     def forward(self, encoder: Encoder, batch: Any) -> ObjectiveOutput:
         """Loss over the masked frames; see `Objective.forward`. Out of training the masks are those of step 0."""
@@ -110,14 +98,6 @@ class BestRQ(Objective):
             mask[row, :n_frames] = span_mask(n_frames, self.mask_probability, self.mask_span, generator)
             noise.append(torch.randn(int(mask[row].sum()), self.feature_dim, generator=generator))
         return mask.to(valid.device), self.noise * torch.cat(noise).to(valid.device)
-
-    @staticmethod
-    def _frames(encoder: Encoder, batch: Any) -> Tensor:
-        """(N, feature_dim): what the quantiser is given of a batch's real frames."""
-        with torch.no_grad():
-            features, valid = encoder.features(*batch.sig)
-            stacked, frame_valid = stack_frames(features, valid, encoder.stem.factor)
-            return stacked[frame_valid]
 
     def _loss(self, frames: Tensor, valid: Tensor, mask: Tensor, targets: Tensor) -> ObjectiveOutput:
         predicted = frames[mask]

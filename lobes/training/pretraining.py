@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from speechbrain import Stage
-from torch.utils.data import DataLoader, Subset
 
-from lobes.dataio import GlobalBatchSampler, collate
-from lobes.errors import ConfigError
 from lobes.evaluation import ratio_metric, write_result
 from lobes.export import ModelCard, save_encoder
 from lobes.objectives import ObjectiveOutput, SSLModel
 from lobes.training.brain import Brain
 from lobes.training.costs import costs
-
-logger = logging.getLogger(__name__)
 
 MASKED_ACCURACY = ratio_metric("masked accuracy", "correct", "predictions", higher_is_better=True)
 
@@ -27,40 +19,8 @@ MASKED_ACCURACY = ratio_metric("masked accuracy", "correct", "predictions", high
 class PretrainingBrain(Brain):
     """A Brain whose module ``ssl`` is a `lobes.objectives.SSLModel`; a recipe adds forward and loss.
 
-    It lets the objective take its statistics of the training audio before the first step, saves a checkpoint after
-    each validation, and keeps per-utterance records of the latest one.
+    It saves a checkpoint after each validation, and keeps per-utterance records of the latest one.
     """
-
-    def fit(self, epoch_counter: Iterable[int], train_set: Any, *args: Any, **kwargs: Any) -> None:
-        """Train; see `lobes.training.Brain.fit`. ``train_set`` is an `AudioDataset`."""
-        self._train_set = train_set
-        super().fit(epoch_counter, train_set, *args, **kwargs)
-
-    def on_fit_start(self) -> None:
-        """Fit the objective, unless a checkpoint holds it; then as in `Brain`."""
-        if self.checkpointer is None or self.checkpointer.find_checkpoint() is None:
-            self._fit_objective()
-        super().on_fit_start()
-
-    def _fit_objective(self) -> None:
-        """Show the objective as much training audio as it asks for: the same, in the same order, on every process."""
-        model = cast(SSLModel, self.unwrapped("ssl"))
-        wanted, durations = model.objective.fit_seconds, getattr(self._train_set, "durations", None)
-        if not wanted or self.test_only:
-            return
-        if durations is None:
-            raise ConfigError("train_set: not an AudioDataset; make it with lobes.dataio.audio_dataset")
-        chosen: list[int] = []
-        for index in torch.randperm(len(durations), generator=torch.Generator().manual_seed(self._seed)).tolist():
-            if wanted <= 0:
-                break
-            chosen.append(index)
-            wanted -= durations[index]
-        sampler = GlobalBatchSampler([durations[index] for index in chosen], 60.0, shuffle=False)
-        part: Subset = Subset(self._train_set, chosen)
-        loader = DataLoader(part, batch_sampler=sampler, collate_fn=collate)
-        logger.info(f"the objective takes statistics of {len(chosen)} utterances")
-        model.objective.fit(model.encoder, (batch.to(self.device) for batch in loader))
 
     def record(self, output: ObjectiveOutput, batch: Any, stage: Stage) -> None:
         """Log a training batch's statistics; keep an evaluated batch's counts, utterance by utterance."""

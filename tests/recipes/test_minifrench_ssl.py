@@ -39,7 +39,7 @@ def test_pretraining_learns_and_leaves_a_loadable_encoder(options, tmp_path, mon
     rows = steps(folder)
     assert [int(row["step"]) for row in rows] == list(range(1, N_STEPS + 1))
     assert mean(rows[-5:], "loss") < mean(rows[:5], "loss") - 0.5, "nats; it is 0.8"
-    assert mean(rows[-5:], "loss") < math.log(CODES) - 0.4, "knowing nothing costs log(codes)"
+    assert mean(rows[-5:], "loss") < math.log(CODES) - 0.6, "knowing nothing costs log(codes)"
     assert mean(rows[-10:], "masked_accuracy") > 8 / CODES, "it is 22 times chance"
     assert result["metric"]["name"] == "masked accuracy" and result["metric"]["value"] > 4 / CODES
     assert result["generated_speech"] is True and result["cost"]["audio_hours"] > 0.2
