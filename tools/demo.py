@@ -27,7 +27,7 @@ SYSTEMS = {
     "pretrained SDPA": ("SDPA", False),
     "untrained SummaryMixing": ("SummaryMixing", True),
     "untrained SDPA": ("SDPA", True),
-    "log-mel": ("logmel-25hz", False),
+    "log-mel": ("logmel-40-25hz", False),  # the encoder's own 40 bands
 }
 CONTROLS = ("untrained {}", "log-mel")
 
