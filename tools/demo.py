@@ -109,7 +109,7 @@ def report(folder: Path, results: dict[str, dict[str, Any]], notes: list[str]) -
         title="Two small encoders, pretrained on generated French",
         summary=(
             "Two encoders of 0.7 million parameters, one with SummaryMixing and one with attention, were pretrained "
-            "with BEST-RQ, for about a minute each, on half an hour of generated French speech without its text. Then "
+            "with BEST-RQ, for a minute or two each, on half an hour of generated French speech without its text. Then "
             "one linear layer was trained with CTC on six minutes of transcribed speech, on each encoder with its "
             "weights frozen, on the same encoders before any pretraining, and on log-mel features; it is tested on "
             "speakers and sentences that none of them has heard."
