@@ -14,7 +14,10 @@ from lobes.errors import ConfigError
 
 
 def normalise_utterances(features: Tensor, valid: Tensor, floor: float = 1e-3) -> Tensor:
-    """Zero mean and unit deviation of each feature over each utterance's real frames.
+    """Zero mean of each feature, and unit deviation over all of them, over each utterance's real frames.
+
+    The means take away the recording's channel, the one deviation its dynamic range. A deviation for each band would
+    also raise bands in which nothing happens but noise, and short words suffer most from it.
 
     Arguments
     ---------
@@ -34,7 +37,7 @@ def normalise_utterances(features: Tensor, valid: Tensor, floor: float = 1e-3) -
     count = valid.sum(1)[:, None, None].clamp_min(1)
     mean = features.masked_fill(padded, 0.0).sum(1, keepdim=True) / count
     centred = (features - mean).masked_fill(padded, 0.0)
-    deviation = (centred.square().sum(1, keepdim=True) / count).sqrt()
+    deviation = (centred.square().mean(2, keepdim=True).sum(1, keepdim=True) / count).sqrt()
     return centred / (deviation + floor)
 
 
@@ -56,7 +59,7 @@ class LogMel(nn.Module):
     low, high : float
         Band in Hz; ``high`` 0 means half the sample rate.
     normalise : bool
-        Zero mean and unit deviation of each band over each utterance.
+        Whether to apply `normalise_utterances`.
 
     Example
     -------
@@ -105,6 +108,11 @@ class LogMel(nn.Module):
         tuple[Tensor, Tensor]
             Features (B, T, F), zero where not valid, and valid (B, T), bool, with T = ceil(S / hop).
         """
+        features, valid = self.log_mel(waveform, lengths)
+        return self.finish(features, valid), valid
+
+    def log_mel(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The same before normalisation: natural logarithms of power, with no meaning where not valid."""
         samples = waveform.shape[1]
         n_samples = absolute_lengths(lengths, samples)
         n_frames, longest = self.n_frames(n_samples), int(self.n_frames(torch.tensor(samples)))
@@ -114,11 +122,13 @@ class LogMel(nn.Module):
         with torch.autocast(waveform.device.type, enabled=False):
             waveform = waveform.to(self.mel_matrix.dtype).masked_fill(~frame_mask(n_samples, samples), 0.0)
             waveform = F.pad(waveform, (0, (longest - 1) * self.hop_samples + self.n_fft - samples))
-            power = self._power(waveform)
-            features = torch.log(power @ self.mel_matrix + 1e-6)
-            if self.normalise:
-                return normalise_utterances(features, valid), valid
-            return features.masked_fill(~valid[..., None], 0.0), valid
+            return torch.log(self._power(waveform) @ self.mel_matrix + 1e-6), valid
+
+    def finish(self, features: Tensor, valid: Tensor) -> Tensor:
+        """From `log_mel` to what `forward` gives: normalised, and zero where not valid."""
+        if self.normalise:
+            return normalise_utterances(features, valid)
+        return features.masked_fill(~valid[..., None], 0.0)
 
     def n_frames(self, n_samples: Tensor) -> Tensor:
         """Frames of an utterance of that many samples."""

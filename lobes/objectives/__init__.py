@@ -2,12 +2,14 @@
 
 from lobes.objectives.base import Objective, ObjectiveOutput, SSLModel
 from lobes.objectives.best_rq import BestRQ
+from lobes.objectives.disturbance import Disturbance
 from lobes.objectives.masks import span_mask, utterance_generator
 from lobes.objectives.monitors import effective_rank, perplexity
 from lobes.objectives.quantiser import RandomProjectionQuantiser
 
 __all__ = [
     "BestRQ",
+    "Disturbance",
     "Objective",
     "ObjectiveOutput",
     "RandomProjectionQuantiser",

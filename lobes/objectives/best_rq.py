@@ -12,6 +12,7 @@ from lobes.encoders import Encoder
 from lobes.encoders.stem import stack_frames
 from lobes.errors import ConfigError
 from lobes.objectives.base import Objective, ObjectiveOutput
+from lobes.objectives.disturbance import Disturbance
 from lobes.objectives.masks import span_mask, utterance_generator
 from lobes.objectives.monitors import effective_rank, perplexity
 from lobes.objectives.quantiser import RandomProjectionQuantiser
@@ -36,6 +37,8 @@ class BestRQ(Objective):
         Frames of a span.
     noise : float
         Deviation of the noise in place of masked features (0.1 in the paper, on features of unit deviation).
+    disturbance : Disturbance, optional
+        What happens to the audio that is heard in training; the codes to predict stay those of the clean audio.
     seed : int
         Of the codebooks, masks and noise.
     """
@@ -49,6 +52,7 @@ class BestRQ(Objective):
         mask_probability: float = 0.08,
         mask_span: int = 6,
         noise: float = 0.1,
+        disturbance: Disturbance | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -57,6 +61,7 @@ class BestRQ(Objective):
                 f"BestRQ: mask_probability {mask_probability}, mask_span {mask_span}; expected (0, 1] and at least 1"
             )
         self.mask_probability, self.mask_span, self.noise, self.seed = mask_probability, mask_span, noise, seed
+        self.disturbance = disturbance
         self.feature_dim = encoder.features.n_mels * encoder.stem.factor
         self.quantiser = RandomProjectionQuantiser(self.feature_dim, codebook_size, codebook_dim, n_codebooks, seed)
         self.heads = nn.ModuleList(nn.Linear(encoder.dim, codebook_size) for _ in range(n_codebooks))
@@ -66,12 +71,15 @@ class BestRQ(Objective):
         waveform, lengths = batch.sig
         step = getattr(batch, "step", 0) if self.training else 0
         with torch.no_grad():
-            features, valid = encoder.features(waveform, lengths)
-            stacked, frame_valid = stack_frames(features, valid, encoder.stem.factor)
+            log_mel, valid = encoder.features.log_mel(waveform, lengths)
+            stacked, frame_valid = stack_frames(encoder.features.finish(log_mel, valid), valid, encoder.stem.factor)
             mask, noise = self.draw(batch.id, frame_valid, step)
             targets = self.quantiser(stacked[mask])
+            if self.disturbance and self.training:
+                log_mel = self.disturbance(log_mel, valid, batch.id, step)
+                stacked, _ = stack_frames(encoder.features.finish(log_mel, valid), valid, encoder.stem.factor)
             stacked[mask] = noise.to(stacked.dtype)
-            masked = stacked.unflatten(-1, (encoder.stem.factor, -1)).flatten(1, 2)[:, : features.shape[1]]
+            masked = stacked.unflatten(-1, (encoder.stem.factor, -1)).flatten(1, 2)[:, : valid.shape[1]]
         output = encoder.encode(masked, valid)
         return self._loss(output.frames, output.valid, mask, targets)
 

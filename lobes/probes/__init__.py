@@ -1,4 +1,4 @@
-"""What stands on a frozen encoder: layer sum, pooling, heads, CTC, cached features."""
+"""What stands on a frozen encoder: layer sum, pooling, heads, CTC, logistic regression, cached features."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from lobes.probes.downstream import Downstream, cache_features
 from lobes.probes.features import collate_features, extract_features
 from lobes.probes.heads import AttentiveHead, BiLSTMHead, FrameLinear, LinearHead, Probe
 from lobes.probes.layer_sum import WeightedLayerSum
+from lobes.probes.logistic import LogisticProbe, PooledLayers
 from lobes.probes.pooling import AttentivePool, MeanStdPool
 from lobes.probes.tokenizer import CharTokenizer
 
@@ -19,7 +20,9 @@ __all__ = [
     "Downstream",
     "FrameLinear",
     "LinearHead",
+    "LogisticProbe",
     "MeanStdPool",
+    "PooledLayers",
     "Probe",
     "WeightedLayerSum",
     "cache_features",

@@ -7,28 +7,33 @@
 
 Each speaker is tested, on all of their recordings, by a model that was trained on `train_takes` labelled recordings of
 each digit by each other speaker: 2 by default, 100 clips in all, since few labels are what pretraining is for; 50 are
-all. `result.json` holds the accuracy over all speakers, with an interval that takes them for what they are: six draws.
+all. A frozen encoder gets a logistic regression on one of its layers; a fine-tuned one is trained with a linear head.
+`result.json` holds the accuracy over all speakers, with an interval that takes them for what they are: six draws.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from speechbrain import Stage
 from speechbrain.utils.epoch_loop import EpochCounter
-from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lobes.dataio import audio_dataset, leave_one_group_out, read_manifest
 from lobes.evaluation import accuracy, label_records, write_result
 from lobes.export import load_encoder
-from lobes.probes import Downstream, Probe, cache_features
+from lobes.probes import Downstream, PooledLayers, Probe, cache_features
 from lobes.training import Brain, Checkpointer, costs, on_main, run, start_experiment
+
+logger = logging.getLogger(__name__)
 
 
 class Digits(Brain):
-    """Trains the probe, and the encoder where it is not frozen, inside the module ``model``."""
+    """Fine-tunes the encoder, with a head on it, inside the module ``model``."""
 
     def compute_forward(self, batch, stage):
         """Logits (B, 10)."""
@@ -58,16 +63,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(hparams["output_folder"]) / "folds"
     manifests = on_main(hparams["prepare"])
     folds = on_main(leave_one_group_out, manifests["all"], folder, valid_groups=0)
-    features: dict[str, Tensor] = {}
+    train_fold = probe if hparams["frozen"] else finetune
+    known: dict[str, torch.Tensor] = {}
     outcomes = [
-        train_fold({**hparams, "output_folder": str(folder / speaker)}, run_opts, fold, features)
+        train_fold({**hparams, "output_folder": str(folder / speaker), "known": known}, run_opts, fold)
         for speaker, fold in folds.items()
     ]
     on_main(save, hparams, outcomes, manifests)
 
 
-def train_fold(hparams, run_opts, fold, features) -> tuple[list, dict]:
-    """Train on all speakers but one, test on that one; return the decisions and what they cost."""
+def read_fold(hparams, fold) -> tuple:
+    """The encoder as it was given, the labelled takes of all speakers but one, and all recordings of that one."""
     encoder = load_encoder(hparams["encoder"], untrained=hparams["untrained"], seed=hparams["seed"])
     keys, labels = ("id", "sig", "group", "digit", "digit_number"), {"digit_number": ("digit", int)}
     splits = {split: read_manifest(path) for split, path in fold.items()}
@@ -75,11 +81,40 @@ def train_fold(hparams, run_opts, fold, features) -> tuple[list, dict]:
     train, test = (
         audio_dataset(splits[split], encoder.sample_rate, keys, labels=labels) for split in ("train", "test")
     )
-    if hparams["frozen"] and hparams["cache_features"]:
-        train, test = (cache_features(dataset, encoder, known=features) for dataset in (train, test))
+    return encoder, train, test
 
+
+def probe(hparams, run_opts, fold) -> tuple[list, dict]:
+    """Fit a logistic regression on the frozen encoder; return the decisions and what they cost."""
+    started = time.perf_counter()
+    encoder, *datasets = read_fold(hparams, fold)
+    train, test = (
+        # `known`: features are computed once, for all folds.
+        cache_features(dataset, PooledLayers(encoder), run_opts["device"], known=hparams["known"])
+        for dataset in datasets
+    )
+    heard, tested = ([dataset[i] for i in range(len(dataset))] for dataset in (train, test))
+    x, x_test = (torch.cat([item["layers"] for item in items]).numpy() for items in (heard, tested))
+    model = hparams["probe"]().fit(x, [item["digit"] for item in heard], [item["group"] for item in heard])
+    logger.info("%s: layer %d, strength %g", Path(hparams["output_folder"]).name, model.layer, model.strength)
+    decisions = [
+        (item["digit"], digit, item["id"], item["group"])
+        for item, digit in zip(tested, model.predict(x_test), strict=True)
+    ]
+    return decisions, {
+        "parameters_trained": model.n_parameters,
+        "parameters_total": model.n_parameters + sum(p.numel() for p in encoder.parameters()),
+        "audio_hours": sum(train.durations) / 3600,
+        "wall_seconds": time.perf_counter() - started,
+        "macs_per_second": encoder.macs(10.0) / 10,
+    }
+
+
+def finetune(hparams, run_opts, fold) -> tuple[list, dict]:
+    """Train encoder and head; return the decisions and what they cost."""
+    encoder, train, test = read_fold(hparams, fold)
     head = hparams["head"](encoder.layer_dims[0], 10)
-    model = Downstream(encoder, Probe(encoder.layer_dims, head, hparams["normalize_layers"]), hparams["frozen"])
+    model = Downstream(encoder, Probe(encoder.layer_dims, head, normalize=True), frozen=False)
     groups = model.parameter_groups(hparams["encoder_lr"])
     epochs = EpochCounter(hparams["epochs"])
     checkpointer = Checkpointer(f"{hparams['output_folder']}/save", {"model": model, "epochs": epochs})
