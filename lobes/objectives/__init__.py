@@ -3,6 +3,8 @@
 from lobes.objectives.base import Objective, ObjectiveOutput, SSLModel
 from lobes.objectives.best_rq import BestRQ
 from lobes.objectives.disturbance import Disturbance
+from lobes.objectives.hubert import HuBERT
+from lobes.objectives.masked import MaskedPrediction
 from lobes.objectives.masks import span_mask, utterance_generator
 from lobes.objectives.monitors import effective_rank, perplexity
 from lobes.objectives.quantiser import RandomProjectionQuantiser
@@ -10,6 +12,8 @@ from lobes.objectives.quantiser import RandomProjectionQuantiser
 __all__ = [
     "BestRQ",
     "Disturbance",
+    "HuBERT",
+    "MaskedPrediction",
     "Objective",
     "ObjectiveOutput",
     "RandomProjectionQuantiser",

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from lobes.dataio import AudioDataset
 from lobes.encoders import Encoder
 
 
@@ -29,6 +30,9 @@ class Objective(nn.Module, ABC):
     What it draws at random for an utterance depends on the objective's seed, the utterance's id and the training step
     alone, never on the other members of the batch: so training is the same however utterances are dealt to processes.
     """
+
+    def prepare(self, dataset: AudioDataset) -> None:
+        """Learn from the training set, before the first step, what is needed to make targets; nothing by default."""
 
     @abstractmethod
     def forward(self, encoder: Encoder, batch: Any) -> ObjectiveOutput:

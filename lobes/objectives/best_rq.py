@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from lobes.encoders import Encoder
-from lobes.encoders.stem import stack_frames
-from lobes.errors import ConfigError
-from lobes.objectives.base import Objective, ObjectiveOutput
 from lobes.objectives.disturbance import Disturbance
-from lobes.objectives.masks import span_mask, utterance_generator
-from lobes.objectives.monitors import effective_rank, perplexity
+from lobes.objectives.masked import MaskedPrediction
 from lobes.objectives.quantiser import RandomProjectionQuantiser
 
 
-class BestRQ(Objective):
+class BestRQ(MaskedPrediction):
     """BERT-based speech pretraining with a random-projection quantiser (Chiu et al. 2022).
 
-    Spans of an utterance's features are replaced by noise, and the encoder predicts, at each masked frame, the codes of
-    the features that were there. Each utterance has its own masks, in its own length, and its targets are computed from
-    its features alone, padded on the right.
+    `MaskedPrediction` of the codes of the features themselves, computed from each utterance's features alone, padded on
+    the right.
 
     Arguments
     ---------
@@ -55,76 +48,9 @@ class BestRQ(Objective):
         disturbance: Disturbance | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        if not 0 < mask_probability <= 1 or mask_span < 1:
-            raise ConfigError(
-                f"BestRQ: mask_probability {mask_probability}, mask_span {mask_span}; expected (0, 1] and at least 1"
-            )
-        self.mask_probability, self.mask_span, self.noise, self.seed = mask_probability, mask_span, noise, seed
-        self.disturbance = disturbance
-        self.feature_dim = encoder.features.n_mels * encoder.stem.factor
+        super().__init__(encoder, codebook_size, n_codebooks, mask_probability, mask_span, noise, disturbance, seed)
         self.quantiser = RandomProjectionQuantiser(self.feature_dim, codebook_size, codebook_dim, n_codebooks, seed)
-        self.heads = nn.ModuleList(nn.Linear(encoder.dim, codebook_size) for _ in range(n_codebooks))
 
-    def forward(self, encoder: Encoder, batch: Any) -> ObjectiveOutput:
-        """Loss over the masked frames; see `Objective.forward`. Out of training the masks are those of step 0."""
-        waveform, lengths = batch.sig
-        step = getattr(batch, "step", 0) if self.training else 0
-        with torch.no_grad():
-            log_mel, valid = encoder.features.log_mel(waveform, lengths)
-            stacked, frame_valid = stack_frames(encoder.features.finish(log_mel, valid), valid, encoder.stem.factor)
-            mask, noise = self.draw(batch.id, frame_valid, step)
-            targets = self.quantiser(stacked[mask])
-            if self.disturbance and self.training:
-                log_mel = self.disturbance(log_mel, valid, batch.id, step)
-                stacked, _ = stack_frames(encoder.features.finish(log_mel, valid), valid, encoder.stem.factor)
-            stacked[mask] = noise.to(stacked.dtype)
-            masked = stacked.unflatten(-1, (encoder.stem.factor, -1)).flatten(1, 2)[:, : valid.shape[1]]
-        output = encoder.encode(masked, valid)
-        return self._loss(output.frames, output.valid, mask, targets)
-
-    def draw(self, ids: list[str], valid: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Masks and noise of a batch.
-
-        Arguments
-        ---------
-        ids : list[str]
-            B utterance ids.
-        valid : Tensor
-            (B, T), bool, at the encoder's rate.
-        step : int
-            Training step.
-
-        Returns
-        -------
-        tuple[Tensor, Tensor]
-            The mask (B, T), bool, and the noise (masked frames, feature_dim).
-        """
-        mask, noise = torch.zeros(valid.shape, dtype=torch.bool), []
-        for row, (utterance, n_frames) in enumerate(zip(ids, valid.sum(1).tolist(), strict=True)):
-            generator = utterance_generator(self.seed, utterance, step)
-            mask[row, :n_frames] = span_mask(n_frames, self.mask_probability, self.mask_span, generator)
-            noise.append(torch.randn(int(mask[row].sum()), self.feature_dim, generator=generator))
-        return mask.to(valid.device), self.noise * torch.cat(noise).to(valid.device)
-
-    def _loss(self, frames: Tensor, valid: Tensor, mask: Tensor, targets: Tensor) -> ObjectiveOutput:
-        predicted = frames[mask]
-        n_masked, n_codebooks = targets.shape
-        total, hits = frames.new_zeros(()), frames.new_zeros(n_masked)
-        for head, target in zip(self.heads, targets.unbind(-1), strict=True):
-            logits = head(predicted).float()
-            total = total + F.cross_entropy(logits, target, reduction="sum")
-            # The target's logit is the largest: cheaper than an argmax, in the same cases.
-            hits += (logits.detach().gather(-1, target[:, None])[:, 0] == logits.detach().amax(-1)) / n_codebooks
-        stats = {
-            "masked_accuracy": hits.sum() / max(n_masked, 1),
-            "masked_share": torch.tensor(n_masked / max(int(valid.sum()), 1)),
-            "code_perplexity": perplexity(targets[:, 0], self.quantiser.codebook_size),
-        }
-        items = {}
-        if not self.training:
-            stats["embedding_rank"] = effective_rank(frames[valid][:2048].detach().float())
-            items["correct"] = torch.zeros_like(mask, dtype=hits.dtype).masked_scatter(mask, hits).sum(1)
-            items["predictions"] = mask.sum(1)
-        weight = frames.new_tensor(float(n_masked))
-        return ObjectiveOutput(total / max(n_masked * n_codebooks, 1), weight, stats, items)
+    def targets(self, batch: Any, features: Tensor, mask: Tensor) -> Tensor:
+        """See `MaskedPrediction.targets`."""
+        return self.quantiser(features[mask])

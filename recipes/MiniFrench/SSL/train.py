@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     train = audio_dataset(manifests["train"], rate, keys, max_seconds=hparams["max_seconds"], seed=hparams["seed"])
     valid = audio_dataset(manifests["valid"], rate, keys)
 
+    hparams["objective"].prepare(train)
     brain = SSL(hparams["modules"], hparams["opt_class"], hparams, run_opts, hparams["checkpointer"])
     brain.fit(hparams["epoch_counter"], train, valid, None, hparams["train_loader"], hparams["valid_loader"])
     brain.evaluate(valid, test_loader_kwargs=hparams["valid_loader"])
