@@ -45,14 +45,18 @@ def sounds(*seconds: float) -> dict[str, torch.Tensor]:
     return {f"u{i}": torch.randn(int(s * 16000), generator=generator) for i, s in enumerate(seconds)}
 
 
-@pytest.mark.parametrize("disturbance", [None, Disturbance(noise=1.0, cut=1.0)])
-def test_a_batch_is_the_weighted_mean_of_its_utterances(disturbance):
+def check_a_batch_is_the_weighted_mean_of_its_utterances(model: SSLModel) -> None:
     """So masks, noise, targets and predictions of an utterance depend on nothing else in the batch."""
-    model, utterances = build(disturbance=disturbance), sounds(0.7, 3.0, 0.05, 1.31)
+    utterances = sounds(0.7, 3.0, 0.05, 1.31)
     together = model(make_batch(utterances, step=3))
     alone = [model(make_batch({name: sound}, step=3)) for name, sound in utterances.items()]
     assert sum(o.weight for o in alone) == together.weight
     torch.testing.assert_close(sum(o.loss * o.weight for o in alone), together.loss * together.weight)
+
+
+@pytest.mark.parametrize("disturbance", [None, Disturbance(noise=1.0, cut=1.0)])
+def test_a_batch_is_the_weighted_mean_of_its_utterances(disturbance):
+    check_a_batch_is_the_weighted_mean_of_its_utterances(build(disturbance=disturbance))
 
 
 def test_the_masked_share_does_not_depend_on_the_shortest_utterance():

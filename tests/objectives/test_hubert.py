@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_best_rq import DIM, MELS, make_batch, sounds
+from test_best_rq import DIM, MELS, check_a_batch_is_the_weighted_mean_of_its_utterances, make_batch, sounds
 
 from lobes.encoders import Encoder, LogMel, StackingStem
 from lobes.errors import ConfigError, DataError
@@ -37,11 +37,7 @@ def build(prepared: bool = True, **options) -> SSLModel:
 
 @pytest.mark.parametrize("disturbance", [None, Disturbance(noise=1.0, cut=1.0)])
 def test_a_batch_is_the_weighted_mean_of_its_utterances(disturbance):
-    model, utterances = build(disturbance=disturbance), sounds(0.7, 3.0, 0.05, 1.31)
-    together = model(make_batch(utterances, step=3))
-    alone = [model(make_batch({name: sound}, step=3)) for name, sound in utterances.items()]
-    assert sum(o.weight for o in alone) == together.weight
-    torch.testing.assert_close(sum(o.loss * o.weight for o in alone), together.loss * together.weight)
+    check_a_batch_is_the_weighted_mean_of_its_utterances(build(disturbance=disturbance))
 
 
 def test_units_are_the_nearest_centres_of_the_teachers_clean_features():
