@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lobes.errors import ConfigError
-from lobes.mixers.base import TokenMixer
+from lobes.mixers.attention import rotate, windowed_attention
+from lobes.mixers.base import Chunks, TokenMixer
 
 
 class SDPAState(NamedTuple):
@@ -20,38 +21,12 @@ class SDPAState(NamedTuple):
     valid: Tensor  # (B, L), bool
 
 
-def rotate(x: Tensor, start: int = 0, base: float = 10000.0) -> Tensor:
-    """Rotary position embedding (Su et al. 2021, "RoFormer", eq. 34) along the next-to-last axis.
-
-    Angles are computed in float64, so that long recordings lose nothing to rounding.
-
-    Arguments
-    ---------
-    x : Tensor
-        (..., T, d) with even d.
-    start : int
-        Position of the first frame; the others follow.
-    base : float
-        Wavelengths run from 2 pi to 2 pi * base frames.
-
-    Returns
-    -------
-    Tensor
-        (..., T, d). Products of rotated queries and keys depend on the difference of their positions alone.
-    """
-    n_frames, half = x.shape[-2], x.shape[-1] // 2
-    rate = base ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
-    angle = torch.arange(start, start + n_frames, device=x.device, dtype=torch.float64)[:, None] * rate
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    first, second = x[..., :half], x[..., half:]
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-
-
 class SDPA(TokenMixer):
     """Multi-head self-attention (Vaswani et al. 2017, eq. 1) through PyTorch's fused kernels, with RoPE.
 
-    Cost grows with T². Padded keys are masked out; in the causal form a frame sees itself and ``left_context``
-    frames before it, and a stream keeps that many keys and values.
+    Padded keys are masked out. Over a whole utterance the cost grows with T². In chunks a frame sees its chunk and
+    ``left_context`` frames before it, in the causal form itself and as many: a stream keeps that many keys and values,
+    and the cost grows with T.
 
     Arguments
     ---------
@@ -62,7 +37,7 @@ class SDPA(TokenMixer):
     causal : bool
         See the past only.
     left_context : int
-        Frames of the past that a frame sees in the causal form.
+        Frames of the past that a frame sees in chunks or in the causal form.
     dropout : float
         Dropout of attention weights in training.
 
@@ -73,6 +48,8 @@ class SDPA(TokenMixer):
     torch.Size([1, 5, 8])
     """
 
+    streamable = True
+
     def __init__(
         self, dim: int, num_heads: int = 4, causal: bool = False, left_context: int = 256, dropout: float = 0.0
     ) -> None:
@@ -80,38 +57,47 @@ class SDPA(TokenMixer):
         if dim % (2 * num_heads):
             raise ConfigError(f"SDPA: dim {dim} is not a multiple of 2 * num_heads = {2 * num_heads}; change either")
         self.num_heads, self.left_context, self.dropout = num_heads, left_context, dropout
-        self.causal = self.streamable = causal
+        self.causal = causal
+        # torch.export pins the number of windows: their step is exported instead.
+        self.exportable = not causal
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, x: Tensor, valid: Tensor, chunks: Chunks | None = None) -> Tensor:
         """Attend over each utterance's real frames. Shapes: (B, T, D), (B, T) -> (B, T, D)."""
+        chunks = self._checked(chunks)
         query, key, value = self._heads(x, valid)
-        visible = valid[:, None, None, :]
-        if self.causal:
-            visible = visible & self._band(x.shape[1], x.shape[1], x.device)
-        return self._attend(rotate(query), rotate(key), value, visible, valid)
+        query, key = rotate(query), rotate(key)
+        if self.causal or chunks is not None:
+            size = 1 if self.causal or chunks is None else chunks.size
+            left = self._left(chunks.left if chunks else None)
+            y = windowed_attention(query, key, value, valid, left, size, self._dropout)
+            return self._project(y, valid)
+        return self._project(self._attend_whole(query, key, value, valid), valid)
 
-    def init_state(self, batch: int) -> SDPAState:
-        """An empty past for ``batch`` streams."""
-        if not self.streamable:
-            return super().init_state(batch)
-        empty = self.out.weight.new_zeros(batch, self.num_heads, self.left_context, self.dim // self.num_heads)
-        return SDPAState(empty, empty, empty.new_zeros(batch, self.left_context, dtype=torch.bool))
+    def init_state(self, batch: int, left: int | None = None) -> SDPAState:
+        """An empty past for ``batch`` streams; see `TokenMixer.init_state`."""
+        kept = self._left(left)
+        empty = self.out.weight.new_zeros(batch, self.num_heads, kept, self.dim // self.num_heads)
+        return SDPAState(empty, empty, empty.new_zeros(batch, kept, dtype=torch.bool))
 
     def step(self, x: Tensor, valid: Tensor, state: SDPAState) -> tuple[Tensor, SDPAState]:
         """Attend from a chunk (B, t, D) to itself and the kept past; see `TokenMixer.step`."""
-        if not self.streamable:
-            return super().step(x, valid, state)
         query, key, value = self._heads(x, valid)
         keys, values = torch.cat((state.keys, key), dim=2), torch.cat((state.values, value), dim=2)
         known = torch.cat((state.valid, valid), dim=1)
+        kept = state.keys.shape[2]
         # Rotating from the start of the window, not of the stream, keeps the angles small for ever.
-        rotated = rotate(query, start=keys.shape[2] - query.shape[2])
-        visible = known[:, None, None, :] & self._band(query.shape[2], keys.shape[2], x.device)
-        y = self._attend(rotated, rotate(keys), values, visible, valid)
-        kept = slice(keys.shape[2] - self.left_context, None)
-        return y, SDPAState(keys[:, :, kept], values[:, :, kept], known[:, kept])
+        rotated = rotate(query, start=kept)
+        visible = known[:, None, None, :]
+        if self.causal:
+            behind = (
+                torch.arange(x.shape[1], device=x.device)[:, None] + kept - torch.arange(keys.shape[2], device=x.device)
+            )
+            visible = visible & (behind >= 0) & (behind <= kept)
+        y = self._project(_attend(rotated, rotate(keys), values, visible, 0.0), valid)
+        last = slice(keys.shape[2] - kept, None)
+        return y, SDPAState(keys[:, :, last], values[:, :, last], known[:, last])
 
     def macs(self, n_frames: int) -> int:
         """4 T D² for the projections and 2 T² D for the attention (T · left_context in the causal form)."""
@@ -120,7 +106,14 @@ class SDPA(TokenMixer):
 
     def state_floats(self) -> int:
         """Keys and values of ``left_context`` frames, and their validity."""
-        return self.left_context * (2 * self.dim + 1) if self.streamable else 0
+        return self.left_context * (2 * self.dim + 1)
+
+    @property
+    def _dropout(self) -> float:
+        return self.dropout if self.training else 0.0
+
+    def _left(self, left: int | None) -> int:
+        return self.left_context if left is None else min(self.left_context, left)
 
     def _heads(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # A weight of zero does not silence a padded NaN: 0 · NaN is NaN.
@@ -129,16 +122,14 @@ class SDPA(TokenMixer):
         query, key, value = split.permute(2, 0, 3, 1, 4)
         return query, key, value
 
-    def _band(self, n_queries: int, n_keys: int, device: torch.device) -> Tensor:
-        """(n_queries, n_keys), true where a query, aligned to the end of the keys, may look."""
-        behind = (torch.arange(n_queries, device=device)[:, None] + n_keys - n_queries) - torch.arange(
-            n_keys, device=device
-        )
-        return (behind >= 0) & (behind <= self.left_context)
+    def _attend_whole(self, query: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
+        return _attend(query, key, value, valid[:, None, None, :], self._dropout)
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor, valid: Tensor) -> Tensor:
-        # A query with nothing to see (an utterance of no frames) would be 0/0: let it see all, its output is dropped.
-        visible = visible | ~visible.any(-1, keepdim=True)
-        dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
+    def _project(self, y: Tensor, valid: Tensor) -> Tensor:
         return self.out(y.transpose(1, 2).flatten(2)).masked_fill(~valid[..., None], 0.0)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, dropout: float) -> Tensor:
+    # A query with nothing to see (an utterance of no frames) would be 0/0: let it see all, its output is dropped.
+    visible = visible | ~visible.any(-1, keepdim=True)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)

@@ -1,36 +1,39 @@
-"""Every mixer keeps the TokenMixer contract. A new mixer joins by a line in CASES."""
+"""Every mixer keeps the TokenMixer contract. A new mixer joins by a line in CASES of mixer_cases.py."""
 
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import pytest
 import torch
-from torch.nn import functional as F
+from mixer_cases import CASES, DIM, spans
 
 from lobes.errors import ConfigError
-from lobes.mixers import SDPA, SummaryMixing
+from lobes.mixers import SDPA, Chunks, TokenMixer, mixers_that
 
-DIM = 16
-CASES = {
-    "sdpa": partial(SDPA, num_heads=2),
-    "sdpa-causal": partial(SDPA, num_heads=2, causal=True, left_context=64),
-    "sdpa-causal-short": partial(SDPA, num_heads=2, causal=True, left_context=5),
-    "summary": SummaryMixing,
-    "summary-causal": partial(SummaryMixing, causal=True),
-}
 LENGTHS = (1, 2, 7, 13, 31)
 
 
 @pytest.fixture(params=CASES)
-def mixer(request):
+def case(request):
+    return CASES[request.param]
+
+
+@pytest.fixture
+def mixer(case) -> TokenMixer:
     torch.manual_seed(0)
-    return CASES[request.param](DIM).eval()
+    return case.build(DIM).eval()
 
 
 def ones(*shape: int) -> torch.Tensor:
     return torch.ones(*shape, dtype=torch.bool)
+
+
+def chunked(mixer: TokenMixer, *sizes: int) -> list[Chunks | None]:
+    """No chunks, then chunks of these sizes, rounded up to what the mixer can."""
+    if not mixer.streamable:
+        return [None]
+    return [None, *(Chunks(-(-size // mixer.block) * mixer.block) for size in sizes)]
 
 
 def padded(x: torch.Tensor, length: int, fill: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,11 +50,22 @@ def padded(x: torch.Tensor, length: int, fill: float) -> tuple[torch.Tensor, tor
 @pytest.mark.parametrize("fill", [1e3, math.nan])
 def test_alone_equals_padded_with_garbage(mixer, length, fill):
     x = torch.randn(length, DIM)
-    alone = mixer(x[None], ones(1, length))[0]
     batch, valid = padded(x, 40, fill)
-    beside = mixer(batch, valid)[0]
-    torch.testing.assert_close(beside[:length], alone, atol=1e-5, rtol=0)
-    assert torch.equal(beside[length:], torch.zeros(40 - length, DIM))
+    for chunks in chunked(mixer, 4):
+        alone, beside = mixer(x[None], ones(1, length), chunks)[0], mixer(batch, valid, chunks)[0]
+        torch.testing.assert_close(beside[:length], alone, atol=1e-5, rtol=0)
+        assert torch.equal(beside[length:], torch.zeros(40 - length, DIM))
+
+
+def test_gradients_are_blind_to_padding_too(mixer):
+    x = torch.randn(7, DIM)
+    mixer(x[None], ones(1, 7)).square().sum().backward()
+    alone = [p.grad.clone() for p in mixer.parameters()]
+    mixer.zero_grad()
+    batch, valid = padded(x, 20, 1e3)
+    mixer(batch, valid)[0].square().sum().backward()
+    for grad, parameter in zip(alone, mixer.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, grad, atol=1e-4, rtol=1e-4)
 
 
 def test_batch_order_does_not_matter(mixer):
@@ -61,128 +75,152 @@ def test_batch_order_does_not_matter(mixer):
     torch.testing.assert_close(mixer(x, valid)[order], mixer(x[order], valid[order]), atol=1e-6, rtol=0)
 
 
-def test_the_whole_is_mixed_and_no_frame_is_alone(mixer):
+def test_no_frame_is_alone(mixer):
     x = torch.randn(1, 9, DIM, requires_grad=True)
-    mixer(x, ones(1, 9))[0, -1].sum().backward()
-    assert (x.grad[0, 4:].abs().sum(-1) > 0).all()
+    mixer(x, ones(1, 9))[0, -1].square().sum().backward()
+    assert (x.grad[0, -2:].abs().sum(-1) > 0).all()
 
 
 def test_empty_utterances_and_batches_are_finite(mixer):
-    x = torch.randn(2, 5, DIM, requires_grad=True)
-    valid = ones(2, 5)
-    valid[0] = False
-    y = mixer(x, valid)
-    y.sum().backward()
-    assert torch.equal(y[0], torch.zeros(5, DIM))
-    assert x.grad.isfinite().all() and all(p.grad.isfinite().all() for p in mixer.parameters())
-    assert mixer(torch.zeros(2, 0, DIM), ones(2, 0)).shape == (2, 0, DIM)
+    for chunks in chunked(mixer, 2):
+        x = torch.randn(2, 5, DIM, requires_grad=True)
+        valid = ones(2, 5)
+        valid[0] = False
+        y = mixer(x, valid, chunks)
+        y.sum().backward()
+        assert torch.equal(y[0], torch.zeros(5, DIM))
+        assert x.grad.isfinite().all() and all(p.grad.isfinite().all() for p in mixer.parameters())
+        assert mixer(torch.zeros(2, 0, DIM), ones(2, 0), chunks).shape == (2, 0, DIM)
 
 
-def test_a_causal_mixer_does_not_see_the_future(mixer):
-    x, valid = torch.randn(1, 12, DIM), ones(1, 12)
+def test_a_frame_does_not_see_past_its_chunk(mixer):
+    x, changed, valid = torch.randn(1, 24, DIM), torch.empty(0), ones(1, 24)
+    for chunks in chunked(mixer, 1, 5):
+        edge = 24 if chunks is None else chunks.size
+        edge = 7 if mixer.causal else edge
+        if edge == 24:
+            continue
+        changed = x.clone()
+        changed[:, edge:] += 10
+        assert torch.equal(mixer(x, valid, chunks)[:, :edge], mixer(changed, valid, chunks)[:, :edge])
     changed = x.clone()
-    changed[:, 7:] += 10
-    same = torch.equal(mixer(x, valid)[:, :7], mixer(changed, valid)[:, :7])
+    changed[:, -1] += 10
+    same = torch.equal(mixer(x, valid)[:, -2], mixer(changed, valid)[:, -2])
     assert same is mixer.causal
 
 
-@pytest.mark.parametrize("chunks", [[1] * 23, [4, 4, 4, 4, 7], [23], [9, 0, 14]])
-def test_streaming_equals_the_whole_pass(mixer, chunks):
-    if not mixer.streamable:
-        with pytest.raises(ConfigError, match="cannot stream.*causal: True"):
-            mixer.init_state(1)
-        return
-    x, valid = torch.randn(2, 23, DIM), ones(2, 23)
-    valid[1, 10:] = False  # a stream that ends earlier, in the middle of a chunk
-    state, outputs = mixer.init_state(2), []
-    for part, mask in zip(x.split(chunks, 1), valid.split(chunks, 1), strict=True):
+def stream(mixer: TokenMixer, x: torch.Tensor, valid: torch.Tensor, sizes: list[int], left: int | None = None):
+    """Step through in chunks of these sizes; the outputs, and the last state."""
+    state, outputs = mixer.init_state(len(x), left), []
+    for part, mask in zip(x.split(sizes, 1), valid.split(sizes, 1), strict=True):
         y, state = mixer.step(part, mask, state)
         outputs.append(y)
-    torch.testing.assert_close(torch.cat(outputs, 1), mixer(x, valid), atol=1e-5, rtol=0)
-    assert sum(part[0].numel() for part in state) == mixer.state_floats()
+    return torch.cat(outputs, 1), state
+
+
+def ended_stream(n_frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two streams; one ends earlier, in the middle of a chunk, and has garbage after its end."""
+    x, valid = torch.randn(2, n_frames, DIM), ones(2, n_frames)
+    valid[1, 10:] = False
+    x[1, 10:] = math.nan
+    return x, valid
+
+
+def floats(state) -> int:
+    """Numbers in a state of nested tuples, per stream."""
+    return state[0].numel() if isinstance(state, torch.Tensor) else sum(floats(part) for part in state)
+
+
+@pytest.mark.parametrize("size", [1, 4, 23, 30])
+@pytest.mark.parametrize("left", [None, 6])
+def test_streaming_equals_the_pass_in_chunks(mixer, size, left):
+    if not mixer.streamable:
+        return
+    size = -(-size // mixer.block) * mixer.block
+    x, valid = ended_stream(23)
+    sizes = [size] * (23 // size) + [23 % size] * (23 % size > 0)
+    streamed, state = stream(mixer, x, valid, sizes, left)
+    torch.testing.assert_close(streamed, mixer(x, valid, Chunks(size, left)), atol=1e-5, rtol=0)
+    if left is None:
+        assert floats(state) == floats(mixer.init_state(2)) == mixer.state_floats()
+
+
+@pytest.mark.parametrize("sizes", [[1] * 23, [4, 4, 4, 4, 7], [23], [9, 0, 14]])
+def test_a_causal_mixer_streams_in_chunks_of_any_size(mixer, sizes):
+    if not (mixer.streamable and mixer.causal):
+        return
+    x, valid = ended_stream(23)
+    torch.testing.assert_close(stream(mixer, x, valid, sizes)[0], mixer(x, valid), atol=1e-5, rtol=0)
+
+
+def test_a_mixer_that_cannot_stream_names_those_that_can(mixer):
+    x, valid = torch.randn(1, 8, DIM), ones(1, 8)
+    if mixer.streamable:
+        assert type(mixer).__name__ in mixers_that("streamable")
+        with pytest.raises(ConfigError, match=f"multiple of {mixer.block}"):
+            mixer(x, valid, Chunks(0))
+        return
+    assert mixer.state_floats() == 0
+    for attempt in (
+        lambda: mixer.init_state(1),
+        lambda: mixer.step(x, valid, None),
+        lambda: mixer(x, valid, Chunks(4)),
+    ):
+        with pytest.raises(ConfigError, match=f"{type(mixer).__name__}.*cannot stream.*SummaryMixing"):
+            attempt()
 
 
 def test_bfloat16_is_close(mixer):
     x, valid = torch.randn(2, 31, DIM), ones(2, 31)
-    low = mixer.bfloat16()(x.bfloat16(), valid).float()
-    torch.testing.assert_close(low, mixer.float()(x, valid), atol=0.05, rtol=0)
+    valid[0, 20:] = False
+    for chunks in chunked(mixer, 8):
+        low = mixer.bfloat16()(x.bfloat16(), valid, chunks).float()
+        high = mixer.float()(x, valid, chunks)
+        torch.testing.assert_close(low, high, atol=0.05 * max(1.0, high.abs().max().item()), rtol=0)
 
 
-def slow_sdpa(mixer: SDPA, x: torch.Tensor) -> torch.Tensor:
-    """One head, one query, one key at a time; rotation as complex numbers."""
-    n_frames, d_head = len(x), DIM // mixer.num_heads
-    query, key, value = mixer.qkv(x).split(DIM, dim=-1)
-    rate = [10000 ** (-i / (d_head // 2)) for i in range(d_head // 2)]
-    y = torch.zeros_like(x)
-    for head in range(mixer.num_heads):
-        part = slice(head * d_head, (head + 1) * d_head)
-        q, k = (torch.complex(t[:, part][:, : d_head // 2], t[:, part][:, d_head // 2 :]) for t in (query, key))
-        for i in range(n_frames):
-            seen = range(max(0, i - mixer.left_context), i + 1) if mixer.causal else range(n_frames)
-            turn = [
-                torch.tensor([complex(math.cos((i - j) * r), math.sin((i - j) * r)) for r in rate], dtype=torch.cdouble)
-                for j in seen
-            ]
-            products = [
-                (q[i] * t * k[j].conj()).real.sum() / math.sqrt(d_head) for j, t in zip(seen, turn, strict=True)
-            ]
-            weights = torch.stack(products).softmax(0)
-            y[i, part] = sum(w * value[j, part] for w, j in zip(weights, seen, strict=True))
-    return mixer.out(y)
-
-
-def slow_summary(mixer: SummaryMixing, x: torch.Tensor) -> torch.Tensor:
-    weight = torch.cat((mixer.combine_local.weight, mixer.combine_summary.weight), dim=1)
-    y = []
-    for t in range(len(x)):
-        seen = x[: t + 1] if mixer.causal else x
-        mean = sum(F.gelu(mixer.summary(frame)) for frame in seen) / len(seen)
-        y.append(F.gelu(weight @ torch.cat((F.gelu(mixer.local(x[t])), mean)) + mixer.combine_local.bias))
-    return torch.stack(y)
-
-
-def test_float64_parity_with_a_slow_loop(mixer):
+def test_float64_parity_with_a_slow_loop(mixer, case):
     mixer = mixer.double()
     x = torch.randn(11, DIM, dtype=torch.float64)
-    slow = slow_sdpa if isinstance(mixer, SDPA) else slow_summary
-    torch.testing.assert_close(mixer(x[None], ones(1, 11))[0], slow(mixer, x), atol=1e-12, rtol=0)
-
-
-def test_sdpa_equals_llama_attention_of_transformers():
-    """An independent implementation of the same equations, with the same weights."""
-    llama = pytest.importorskip("transformers.models.llama.modeling_llama")
-    config = llama.LlamaConfig(
-        hidden_size=DIM, num_attention_heads=2, num_key_value_heads=2, attention_bias=True, attn_implementation="eager"
-    )
-    theirs = llama.LlamaAttention(config, layer_idx=0).eval()
-    ours = SDPA(DIM, num_heads=2).eval()
-    with torch.no_grad():
-        projections = (theirs.q_proj, theirs.k_proj, theirs.v_proj)
-        ours.qkv.weight.copy_(torch.cat([p.weight for p in projections]))
-        ours.qkv.bias.copy_(torch.cat([p.bias for p in projections]))
-        ours.out.weight.copy_(theirs.o_proj.weight)
-        ours.out.bias.copy_(theirs.o_proj.bias)
-    x = torch.randn(1, 9, DIM)
-    rotary = llama.LlamaRotaryEmbedding(config)(x, torch.arange(9)[None])
-    expected = theirs(x, position_embeddings=rotary, attention_mask=None)[0]
-    torch.testing.assert_close(ours(x, ones(1, 9)), expected, atol=1e-5, rtol=0)
+    for chunks in chunked(mixer, 1, 3, 4, 20):
+        expected = case.slow(mixer, x, spans(mixer, 11, chunks), chunks)
+        torch.testing.assert_close(mixer(x[None], ones(1, 11), chunks)[0], expected, atol=1e-12, rtol=0)
 
 
 def test_macs_equal_the_counted_products(mixer):
-    """FlopCounterMode counts linear layers and misses CPU attention, whose share is added by hand."""
+    """FlopCounterMode counts linear layers and misses CPU attention and FFT, whose share is added by hand."""
     from torch.utils.flop_counter import FlopCounterMode
 
     n_frames = 24
     with FlopCounterMode(display=False) as counter:
         mixer(torch.randn(1, n_frames, DIM), ones(1, n_frames))
-    attention = 0
+    uncounted = 0
     if isinstance(mixer, SDPA):
-        seen = min(n_frames, mixer.left_context + 1) if mixer.causal else n_frames
-        attention = 2 * n_frames * seen * DIM
-    assert mixer.macs(n_frames) == counter.get_total_flops() // 2 + attention
+        uncounted = mixer.macs(n_frames) - 4 * n_frames * DIM**2
+    assert mixer.macs(n_frames) == counter.get_total_flops() // 2 + uncounted
+
+
+class Step(torch.nn.Module):
+    """A mixer's step as a module of its own, for export."""
+
+    def __init__(self, mixer: TokenMixer) -> None:
+        super().__init__()
+        self.mixer = mixer
+
+    def forward(self, x, valid, state):
+        return self.mixer.step(x, valid, state)
 
 
 def test_export_keeps_dynamic_length(mixer):
+    """What is exportable takes any length; what is not, but streams, exports as the step of one chunk."""
+    if not mixer.exportable:
+        if mixer.streamable:
+            size, state = 4 * mixer.block, mixer.init_state(2)
+            x, valid = torch.randn(2, size, DIM), ones(2, size)
+            exported = torch.export.export(Step(mixer), (x, valid, state)).module()
+            x, state = torch.randn(2, size, DIM), mixer.step(x, valid, state)[1]
+            torch.testing.assert_close(exported(x, valid, state)[0], mixer.step(x, valid, state)[0])
+        return
     length = torch.export.Dim("length", min=2, max=4096)
     shapes = {"x": {1: length}, "valid": {1: length}}
     program = torch.export.export(mixer, (torch.randn(2, 9, DIM), ones(2, 9)), dynamic_shapes=shapes)
@@ -192,6 +230,8 @@ def test_export_keeps_dynamic_length(mixer):
         torch.testing.assert_close(program.module()(x, valid), mixer(x, valid), atol=1e-5, rtol=0)
 
 
-def test_a_width_that_heads_cannot_share_is_refused():
+def test_bad_options_are_refused_at_once():
     with pytest.raises(ConfigError, match="dim 10.*num_heads"):
         SDPA(10, num_heads=4)
+    with pytest.raises(ConfigError, match="dim is 0"):
+        CASES["summary"].build(0)

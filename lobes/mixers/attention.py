@@ -1,0 +1,115 @@
+"""What attention mixers share: rotary positions, and attention within windows at linear cost."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def rotate(x: Tensor, start: int = 0, base: float = 10000.0) -> Tensor:
+    """Rotary position embedding (Su et al. 2021, "RoFormer", eq. 34) along the next-to-last axis.
+
+    Angles are computed in float64, so that long recordings lose nothing to rounding.
+
+    Arguments
+    ---------
+    x : Tensor
+        (..., T, d) with even d.
+    start : int
+        Position of the first frame; the others follow.
+    base : float
+        Wavelengths run from 2 pi to 2 pi * base frames.
+
+    Returns
+    -------
+    Tensor
+        (..., T, d). Products of rotated queries and keys depend on the difference of their positions alone.
+    """
+    n_frames, half = x.shape[-2], x.shape[-1] // 2
+    rate = base ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
+    angle = torch.arange(start, start + n_frames, device=x.device, dtype=torch.float64)[:, None] * rate
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    first, second = x[..., :half], x[..., half:]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def windowed_attention(
+    query: Tensor, key: Tensor, value: Tensor, valid: Tensor, left: int, size: int, dropout: float = 0.0
+) -> Tensor:
+    """Attention of each frame to its chunk and the ``left`` frames before the chunk, at a cost linear in T.
+
+    Frames are cut into blocks of whole chunks, no shorter than ``left``: then all that a block's frames see lies in
+    the block and the one before it, and one call of the fused kernel serves all blocks.
+
+    Arguments
+    ---------
+    query, key, value : Tensor
+        (B, H, T, d), positions already in them.
+    valid : Tensor
+        (B, T), bool.
+    left : int
+        Frames before the chunk.
+    size : int
+        Frames of a chunk; 1 is causal attention.
+    dropout : float
+        Dropout of the weights.
+
+    Returns
+    -------
+    Tensor
+        (B, H, T, d), without meaning where not valid.
+    """
+    n_frames = query.shape[2]
+    block = size * max(1, -(-max(left, 32) // size))
+    keys, values, known = (
+        pair_blocks(blocks(key, block)),
+        pair_blocks(blocks(value, block)),
+        pair_blocks(blocks(valid[:, None, :, None], block)),
+    )
+    of_query = torch.arange(block, 2 * block, device=query.device)[:, None]
+    chunk = torch.div(of_query, size, rounding_mode="floor") * size
+    of_key = torch.arange(2 * block, device=query.device)
+    visible = (of_key >= chunk - left) & (of_key < chunk + size) & known.transpose(-1, -2)
+    return attend_blocks(blocks(query, block), keys, values, visible, dropout)[:, :, :n_frames]
+
+
+def blocks(x: Tensor, block: int) -> Tensor:
+    """Cut (B, H, T, d) into (B, ceil(T / block), H, block, d), filled up with zeros."""
+    return F.pad(x, (0, 0, 0, -x.shape[2] % block)).unflatten(2, (-1, block)).transpose(1, 2)
+
+
+def pair_blocks(x: Tensor, after: bool = False) -> Tensor:
+    """Each block with the one before it, and the one after it if asked: (B, n, H, block, d) to (B, n, H, 2 block, d)."""
+    empty = torch.zeros_like(x[:, :1])
+    parts = [torch.cat((empty, x[:, :-1]), dim=1), x]
+    if after:
+        parts.append(torch.cat((x[:, 1:], empty), dim=1))
+    return torch.cat(parts, dim=3)
+
+
+def attend_blocks(query: Tensor, keys: Tensor, values: Tensor, visible: Tensor, dropout: float) -> Tensor:
+    """Attention within blocks.
+
+    Arguments
+    ---------
+    query : Tensor
+        (B, n, H, w, d).
+    keys, values : Tensor
+        (B, n, H, k, d).
+    visible : Tensor
+        (B, n, 1, w or 1, k), bool.
+    dropout : float
+        Dropout of the weights.
+
+    Returns
+    -------
+    Tensor
+        (B, H, n w, d).
+    """
+    batch = len(query)
+    # A query with nothing to see would be 0/0: let it see all, its output is dropped.
+    visible = visible | ~visible.any(-1, keepdim=True)
+    query, keys, values, visible = (t.flatten(0, 1) for t in (query, keys, values, visible))
+    y = F.scaled_dot_product_attention(query, keys, values, attn_mask=visible, dropout_p=dropout)
+    return y.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)
