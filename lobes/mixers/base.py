@@ -46,8 +46,8 @@ class TokenMixer(nn.Module, ABC):
     - it never reads a padded frame: an utterance's output is the same alone and beside longer ones;
     - its output at padded frames is zero;
     - where ``causal`` is true, the output at frame t depends on frames <= t alone;
-    - where ``streamable`` is true, `step` chunk by chunk gives what `forward` gives under ``Chunks`` of that size; where
-      ``causal`` is true as well, chunks may have any size and `forward` needs no ``Chunks``.
+    - where ``streamable`` is true, `step` chunk by chunk gives what `forward` gives under `Chunks` of that size, and
+      where ``causal`` is true as well, chunks may have any size and `forward` needs no `Chunks`.
 
     Arguments
     ---------

@@ -79,7 +79,7 @@ class SDPA(TokenMixer):
         """An empty past for ``batch`` streams; see `TokenMixer.init_state`."""
         kept = self._left(left)
         empty = self.out.weight.new_zeros(batch, self.num_heads, kept, self.dim // self.num_heads)
-        return SDPAState(empty, empty, empty.new_zeros(batch, kept, dtype=torch.bool))
+        return SDPAState(empty, empty.clone(), empty.new_zeros(batch, kept, dtype=torch.bool))
 
     def step(self, x: Tensor, valid: Tensor, state: SDPAState) -> tuple[Tensor, SDPAState]:
         """Attend from a chunk (B, t, D) to itself and the kept past; see `TokenMixer.step`."""
