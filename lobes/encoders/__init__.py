@@ -1,24 +1,33 @@
 """From a waveform to frames: features, stems, blocks and the encoder, every one blind to padding."""
 
-from lobes.encoders.block import Block, FeedForward
+from lobes.encoders.block import Block, BranchformerBlock, ConformerBlock, FeedForward, MixerBlock, PlainBlock
 from lobes.encoders.convolution import MaskedConvolution
-from lobes.encoders.encoder import Encoder, EncoderOutput
+from lobes.encoders.encoder import Encoder, EncoderOutput, EncoderState
 from lobes.encoders.features import LogMel
 from lobes.encoders.lengths import absolute_lengths, frame_mask, relative_lengths
 from lobes.encoders.logmel_encoder import LogMelEncoder
+from lobes.encoders.rate import RateBlock
 from lobes.encoders.stem import ConvolutionStem, StackingStem, Stem
+from lobes.encoders.streaming import StreamingEncoder
 
 __all__ = [
     "Block",
+    "BranchformerBlock",
+    "ConformerBlock",
     "ConvolutionStem",
     "Encoder",
     "EncoderOutput",
+    "EncoderState",
     "FeedForward",
     "LogMel",
     "LogMelEncoder",
     "MaskedConvolution",
+    "MixerBlock",
+    "PlainBlock",
+    "RateBlock",
     "StackingStem",
     "Stem",
+    "StreamingEncoder",
     "absolute_lengths",
     "frame_mask",
     "relative_lengths",

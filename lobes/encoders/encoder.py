@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from lobes.encoders.block import Block
+from lobes.encoders.block import Block, ConformerBlock
 from lobes.encoders.features import LogMel
+from lobes.encoders.rate import RateBlock
 from lobes.encoders.stem import Stem
 from lobes.errors import ConfigError
-from lobes.mixers import TokenMixer
+from lobes.mixers import Chunks, TokenMixer, mixers_that
 
 
 class EncoderOutput(NamedTuple):
@@ -25,10 +27,18 @@ class EncoderOutput(NamedTuple):
     """(B, T, D) each: the stem's output, then each block's, zero where not valid."""
 
 
+class EncoderState(NamedTuple):
+    """What an encoder keeps of a stream, from the features on."""
+
+    stem: Any
+    blocks: tuple[Any, ...]
+
+
 class Encoder(nn.Module):
     """Waveform to frames, through log-mel features, a subsampling stem and blocks over any token mixer.
 
-    An utterance's output never depends on the batch that it is in: neither on its padding nor on its order.
+    An utterance's output never depends on the batch that it is in: neither on its padding nor on its order. In chunks,
+    an encoder of streamable mixers gives what `StreamingEncoder` gives.
 
     Arguments
     ---------
@@ -41,7 +51,11 @@ class Encoder(nn.Module):
     depth : int
         Number of blocks N.
     mixer : Callable or list of Callable
-        Constructor of the mixer (``!name:``, one instance per block), or a list of N constructors.
+        Constructor of the mixer (``!name:``, one instance per block), or a list of N constructors, which makes hybrids.
+    block : Callable
+        Layout of a layer: `ConformerBlock`, `PlainBlock`, `BranchformerBlock` or `MixerBlock`.
+    rates : list of int, optional
+        For each block, by how much its frame rate is lower than the stem's: [1, 2, 4, 2] is a temporal U-Net.
     ffn_factor : float
         Hidden width of the feed-forwards as a multiple of D.
     kernel : int
@@ -73,6 +87,8 @@ class Encoder(nn.Module):
         kernel: int = 15,
         dropout: float = 0.0,
         causal: bool = False,
+        block: Callable[..., Block] = ConformerBlock,
+        rates: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         mixers: list[Callable[[int], TokenMixer]] = [mixer] * depth if callable(mixer) else list(mixer)
@@ -84,10 +100,18 @@ class Encoder(nn.Module):
                 f"expected {features.n_mels} (features.n_mels) to {dim} (dim)"
             )
         self.features, self.stem, self.dim = features, stem, dim
-        self.blocks = nn.ModuleList(Block(dim, m, ffn_factor, kernel, dropout, causal) for m in mixers)
+        rates = [1] * depth if rates is None else list(rates)
+        if len(rates) != depth or min(rates, default=1) < 1:
+            raise ConfigError(
+                f"Encoder: rates are {rates} for depth {depth}; expected one factor of 1 or more per layer"
+            )
+        built = [block(dim, m, ffn_factor, kernel, dropout, causal) for m in mixers]
+        self.blocks = nn.ModuleList(
+            RateBlock(layer, rate) if rate > 1 else layer for layer, rate in zip(built, rates, strict=True)
+        )
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, waveform: Tensor, lengths: Tensor) -> EncoderOutput:
+    def forward(self, waveform: Tensor, lengths: Tensor, chunks: Any = None) -> EncoderOutput:
         """Encode a padded batch.
 
         Arguments
@@ -96,22 +120,100 @@ class Encoder(nn.Module):
             (B, samples), at `sample_rate`.
         lengths : Tensor
             (B,), relative to the longest, as in SpeechBrain.
+        chunks : Chunks or DynChunkTrainConfig, optional
+            Ours, or SpeechBrain's: each frame sees its chunk and the past. The features see what their normalisation
+            does, all of the utterance by default.
 
         Returns
         -------
         EncoderOutput
-        """
-        return self.encode(*self.features(waveform, lengths))
 
-    def encode(self, features: Tensor, valid: Tensor) -> EncoderOutput:
+        Raises
+        ------
+        ConfigError
+            If there are chunks, and a mixer cannot stream or the size is no multiple of `granularity`.
+        """
+        return self.encode(*self.features(waveform, lengths), chunks)
+
+    def encode(self, features: Tensor, valid: Tensor, chunks: Any = None) -> EncoderOutput:
         """From features (B, T', F) and their validity on; what a pretext task that masks features calls."""
+        chunks = self.checked(chunks)
         x, valid = self.stem(features, valid)
         padded = ~valid[..., None]
         layers = [x]
         for block in self.blocks:
-            x = block(x, valid).masked_fill(padded, 0.0)
+            x = block(x, valid, chunks).masked_fill(padded, 0.0)
             layers.append(x)
         return EncoderOutput(self.norm(x).masked_fill(padded, 0.0), valid, layers)
+
+    def init_state(self, batch: int, left: int | None = None) -> EncoderState:
+        """State before the first chunk of ``batch`` streams.
+
+        Arguments
+        ---------
+        batch : int
+            Streams.
+        left : int, optional
+            As `lobes.mixers.Chunks`.
+        """
+        self.checked(Chunks(self.granularity))
+        blocks = tuple(cast(Block, block).init_state(batch, left) for block in self.blocks)
+        return EncoderState(self.stem.init_state(batch), blocks)
+
+    def step(self, features: Tensor, valid: Tensor, state: EncoderState) -> tuple[EncoderOutput, EncoderState]:
+        """Encode the next chunk of each stream, from features on; `StreamingEncoder` begins with audio.
+
+        Arguments
+        ---------
+        features : Tensor
+            (B, t · stem.factor, F); t is a multiple of `granularity`, but in the last chunk.
+        valid : Tensor
+            (B, t · stem.factor), bool; false after a stream's end.
+        state : EncoderState
+            After the chunk before.
+
+        Returns
+        -------
+        tuple[EncoderOutput, EncoderState]
+            Of t frames, and the new state.
+        """
+        x, valid, stem = self.stem.step(features, valid, state.stem)
+        padded = ~valid[..., None]
+        layers, states = [x], []
+        for block, before in zip(self.blocks, state.blocks, strict=True):
+            x, after = cast(Block, block).step(x, valid, before)
+            x = x.masked_fill(padded, 0.0)
+            layers.append(x)
+            states.append(after)
+        output = EncoderOutput(self.norm(x).masked_fill(padded, 0.0), valid, layers)
+        return output, EncoderState(stem, tuple(states))
+
+    def checked(self, chunks: Any) -> Chunks | None:
+        """Chunks, ours or SpeechBrain's, once it is certain that every layer can work in them."""
+        chunks = Chunks.of(chunks)
+        if chunks is None:
+            return None
+        for number, block in enumerate(self.blocks):
+            if not cast(Block, block).streamable:
+                name = type(cast(Block, block).mixer).__name__
+                can = ", ".join(mixers_that("streamable"))
+                raise ConfigError(f"Encoder: mixer {name} of block {number} cannot stream; build it with one of {can}")
+        if chunks.size < 1 or chunks.size % self.granularity:
+            raise ConfigError(
+                f"Encoder: chunks of {chunks.size} frames; expected a multiple of {self.granularity} "
+                "(of its rates, and of the blocks of its mixers)"
+            )
+        return chunks
+
+    @property
+    def streamable(self) -> bool:
+        """Whether it works in chunks; to stream from audio on, its features have to stream too."""
+        return all(cast(Block, block).streamable for block in self.blocks)
+
+    @property
+    def granularity(self) -> int:
+        """The sizes of chunks are multiples of so many frames."""
+        return math.lcm(*(cast(Block, block).granularity for block in self.blocks))
 
     @property
     def sample_rate(self) -> int:
@@ -134,3 +236,9 @@ class Encoder(nn.Module):
         n_frames = -(-n_features // self.stem.factor)
         fixed = self.features.macs(n_features) + self.stem.macs(n_features)
         return fixed + sum(cast(Block, block).macs(n_frames) for block in self.blocks)
+
+    def state_floats(self) -> int:
+        """Numbers that a stream keeps, from the features on (0 where it cannot stream)."""
+        if not self.streamable:
+            return 0
+        return self.stem.state_floats() + sum(cast(Block, block).state_floats() for block in self.blocks)

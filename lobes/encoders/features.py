@@ -10,35 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lobes.encoders.lengths import absolute_lengths, frame_mask
+from lobes.encoders.normalisation import RunningStatistics, normalise_running, normalise_utterances
 from lobes.errors import ConfigError
-
-
-def normalise_utterances(features: Tensor, valid: Tensor, floor: float = 1e-3) -> Tensor:
-    """Zero mean of each feature, and unit deviation over all of them, over each utterance's real frames.
-
-    The means take away the recording's channel, the one deviation its dynamic range. A deviation for each band would
-    also raise bands in which nothing happens but noise, and short words suffer most from it.
-
-    Arguments
-    ---------
-    features : Tensor
-        (B, T, F).
-    valid : Tensor
-        (B, T), bool.
-    floor : float
-        Added to the deviation, so that silence stays finite.
-
-    Returns
-    -------
-    Tensor
-        (B, T, F), zero where not valid.
-    """
-    padded = ~valid[..., None]
-    count = valid.sum(1)[:, None, None].clamp_min(1)
-    mean = features.masked_fill(padded, 0.0).sum(1, keepdim=True) / count
-    centred = (features - mean).masked_fill(padded, 0.0)
-    deviation = (centred.square().mean(2, keepdim=True).sum(1, keepdim=True) / count).sqrt()
-    return centred / (deviation + floor)
 
 
 class LogMel(nn.Module):
@@ -58,8 +31,8 @@ class LogMel(nn.Module):
         Seconds.
     low, high : float
         Band in Hz; ``high`` 0 means half the sample rate.
-    normalise : bool
-        Whether to apply `normalise_utterances`.
+    normalise : bool or str
+        True for `normalise_utterances`, False for none, ``running`` for `normalise_running`, which streams.
 
     Example
     -------
@@ -79,9 +52,11 @@ class LogMel(nn.Module):
         hop: float = 0.010,
         low: float = 0.0,
         high: float = 0.0,
-        normalise: bool = True,
+        normalise: bool | str = True,
     ) -> None:
         super().__init__()
+        if normalise not in (True, False, "running"):
+            raise ConfigError(f"LogMel: normalise is {normalise!r}; expected True, False or 'running'")
         high = high or sample_rate / 2
         if not 0 <= low < high <= sample_rate / 2:
             raise ConfigError(f"LogMel: band {low}-{high} Hz; expected 0 <= low < high <= {sample_rate / 2:g} Hz")
@@ -126,9 +101,50 @@ class LogMel(nn.Module):
 
     def finish(self, features: Tensor, valid: Tensor) -> Tensor:
         """From `log_mel` to what `forward` gives: normalised, and zero where not valid."""
+        if self.normalise == "running":
+            return normalise_running(features, valid, RunningStatistics.start(features))[0]
         if self.normalise:
             return normalise_utterances(features, valid)
         return features.masked_fill(~valid[..., None], 0.0)
+
+    @property
+    def streamable(self) -> bool:
+        """Whether `step` works: not with the statistics of a whole utterance."""
+        return self.normalise in (False, "running")
+
+    def init_state(self, batch: int) -> RunningStatistics:
+        """Statistics before the first frame of ``batch`` streams."""
+        if not self.streamable:
+            raise ConfigError(
+                "LogMel: normalise is True, which needs the whole utterance, so it cannot stream; "
+                "build it with normalise: running (or False)"
+            )
+        return RunningStatistics.start(self.mel_matrix.new_zeros(batch, 0, self.n_mels))
+
+    def step(self, waveform: Tensor, valid: Tensor, state: RunningStatistics) -> tuple[Tensor, RunningStatistics]:
+        """Features of the next t frames of each stream.
+
+        Arguments
+        ---------
+        waveform : Tensor
+            (B, (t - 1) · hop samples + window samples): their windows, zeros after a stream's end.
+        valid : Tensor
+            (B, t), bool.
+        state : RunningStatistics
+            Of the frames before.
+
+        Returns
+        -------
+        tuple[Tensor, RunningStatistics]
+            (B, t, F), zero where not valid, and the new state.
+        """
+        if valid.shape[1] == 0:
+            return waveform.new_zeros(len(waveform), 0, self.n_mels), state
+        waveform = F.pad(waveform, (0, self.n_fft - self.window_samples))
+        features = torch.log(self._power(waveform) @ self.mel_matrix + 1e-6)
+        if self.normalise == "running":
+            return normalise_running(features, valid, state)
+        return features.masked_fill(~valid[..., None], 0.0), state
 
     def n_frames(self, n_samples: Tensor) -> Tensor:
         """Frames of an utterance of that many samples."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,24 @@ class Stem(nn.Module, ABC):
     @abstractmethod
     def macs(self, n_frames: int) -> int:
         """Multiply-accumulates for ``n_frames`` feature frames."""
+
+    def init_state(self, batch: int) -> Any:
+        """State before the first chunk of ``batch`` streams; nothing by default."""
+        return ()
+
+    def step(self, features: Tensor, valid: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
+        """Subsample the next chunk (B, t, F) of each stream, t a multiple of the factor but in the last chunk.
+
+        Returns
+        -------
+        tuple[Tensor, Tensor, Any]
+            What `forward` gives, and the new state. By default `forward` sees no further than its groups of frames.
+        """
+        return *self(features, valid), state
+
+    def state_floats(self) -> int:
+        """Numbers of state per stream."""
+        return 0
 
 
 class StackingStem(Stem):
@@ -110,7 +129,7 @@ class ConvolutionStem(Stem):
         self.channels = channels
         self.layers = nn.ModuleList()
         for i in range(n_layers):
-            layer = nn.Sequential(nn.Conv2d(channels if i else 1, channels, 3, 2, 1, groups=channels if i else 1))
+            layer = nn.Sequential(nn.Conv2d(channels if i else 1, channels, 3, 2, groups=channels if i else 1))
             if i:
                 layer.append(nn.Conv2d(channels, channels, 1))
             self.layers.append(layer.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
@@ -118,13 +137,36 @@ class ConvolutionStem(Stem):
 
     def forward(self, features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """See `Stem.forward`."""
+        frames, valid, _ = self.step(features, valid, self.init_state(len(features)))
+        return frames, valid
+
+    def init_state(self, batch: int) -> tuple[Tensor, ...]:
+        """The frame before the first, which is zeros, for each layer: (B, channels, 1, bands)."""
+        bands = [self.n_features]
+        for _ in self.layers[1:]:
+            bands.append(-(-bands[-1] // 2))
+        weight = self.project.weight
+        return tuple(weight.new_zeros(batch, self.channels if i else 1, 1, width) for i, width in enumerate(bands))
+
+    def step(
+        self, features: Tensor, valid: Tensor, state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """See `Stem.step`: each layer reaches one frame back, into the chunk before."""
         if features.shape[1] == 0:
-            return features.new_zeros(len(features), 0, self.dim), valid
-        x = features.masked_fill(~valid[..., None], 0.0)[:, None]
-        for layer in self.layers:
+            return features.new_zeros(len(features), 0, self.dim), valid, state
+        x, last = features.masked_fill(~valid[..., None], 0.0)[:, None], []
+        for layer, before in zip(self.layers, state, strict=True):
             valid = valid[:, ::2]
-            x = F.relu(layer(x)).masked_fill(~valid[:, None, :, None], 0.0)
-        return self.project(x.transpose(1, 2).flatten(2)).masked_fill(~valid[..., None], 0.0), valid
+            last.append(x[:, :, -1:])
+            # Behind the frame before, and before a frame of zeros where the number is odd.
+            x = torch.cat((before.to(x.dtype), F.pad(x, (0, 0, 0, x.shape[2] % 2))), dim=2)
+            x = F.relu(layer(F.pad(x, (1, 1)))).masked_fill(~valid[:, None, :, None], 0.0)
+        frames = self.project(x.transpose(1, 2).flatten(2)).masked_fill(~valid[..., None], 0.0)
+        return frames, valid, tuple(last)
+
+    def state_floats(self) -> int:
+        """One frame of each layer's input."""
+        return sum(part[0].numel() for part in self.init_state(1))
 
     def macs(self, n_frames: int) -> int:
         """See `Stem.macs`."""

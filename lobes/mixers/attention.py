@@ -80,7 +80,7 @@ def blocks(x: Tensor, block: int) -> Tensor:
 
 
 def pair_blocks(x: Tensor, after: bool = False) -> Tensor:
-    """Each block behind the one before it, and before the next if asked: (B, n, H, w, d) to (B, n, H, 2 w or 3 w, d)."""
+    """Each block behind the one before it, with the next one if asked: (B, n, H, w, d) to (B, n, H, 2 w or 3 w, d)."""
     empty = torch.zeros_like(x[:, :1])
     parts = [torch.cat((empty, x[:, :-1]), dim=1), x]
     if after:

@@ -57,9 +57,10 @@ class SummaryMixing(TokenMixer):
         if form not in FORMS:
             raise ConfigError(f"SummaryMixing: form is '{form}'; expected one of {', '.join(FORMS)}")
         self.causal, self.form = causal, form
-        self.summary = nn.Linear(dim, dim) if form == "merged" else _two_layers(dim)
         if form != "lite":
             self.local = nn.Linear(dim, dim) if form == "merged" else _two_layers(dim)
+        self.summary = nn.Linear(dim, dim) if form == "merged" else _two_layers(dim)
+        if form != "lite":
             self.combine_local = nn.Linear(dim, dim)
             self.combine_summary = nn.Linear(dim, dim, bias=False)
 

@@ -34,6 +34,9 @@ class BestRQ(MaskedPrediction):
         What happens to the audio that is heard in training; the codes to predict stay those of the clean audio.
     seed : int
         Of the codebooks, masks and noise.
+    chunks : DynChunkTrainConfigRandomSampler, optional
+        SpeechBrain's: trains for streaming, under chunks drawn anew for each step, the same in all processes; its
+        sizes are rounded up to multiples of the encoder's `granularity`.
     """
 
     def __init__(
@@ -47,8 +50,11 @@ class BestRQ(MaskedPrediction):
         noise: float = 0.1,
         disturbance: Disturbance | None = None,
         seed: int = 0,
+        chunks: Any = None,
     ) -> None:
-        super().__init__(encoder, codebook_size, n_codebooks, mask_probability, mask_span, noise, disturbance, seed)
+        super().__init__(
+            encoder, codebook_size, n_codebooks, mask_probability, mask_span, noise, disturbance, seed, chunks
+        )
         self.quantiser = RandomProjectionQuantiser(self.feature_dim, codebook_size, codebook_dim, n_codebooks, seed)
 
     def targets(self, batch: Any, features: Tensor, mask: Tensor) -> Tensor:

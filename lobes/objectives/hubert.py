@@ -33,7 +33,7 @@ class HuBERT(MaskedPrediction):
         Of the teacher.
     n_clusters, n_codebooks : int
         Clusters, and how many times they are sought, from other starts; one head each.
-    mask_probability, mask_span, noise, disturbance, seed
+    mask_probability, mask_span, noise, disturbance, seed, chunks
         As for `BestRQ`.
 
     Raises
@@ -58,8 +58,11 @@ class HuBERT(MaskedPrediction):
         noise: float = 0.1,
         disturbance: Disturbance | None = None,
         seed: int = 0,
+        chunks: Any = None,
     ) -> None:
-        super().__init__(encoder, n_clusters, n_codebooks, mask_probability, mask_span, noise, disturbance, seed)
+        super().__init__(
+            encoder, n_clusters, n_codebooks, mask_probability, mask_span, noise, disturbance, seed, chunks
+        )
         rates = [(module.sample_rate, module.frame_rate) for module in (teacher, encoder)]
         if rates[0] != rates[1]:
             raise ConfigError(f"HuBERT: teacher at {rates[0]} (Hz, frames per second), encoder at {rates[1]}")

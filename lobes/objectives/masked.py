@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from lobes.encoders import Encoder
 from lobes.encoders.stem import stack_frames
 from lobes.errors import ConfigError
+from lobes.mixers import Chunks
 from lobes.objectives.base import Objective, ObjectiveOutput
 from lobes.objectives.disturbance import Disturbance
 from lobes.objectives.masks import span_mask, utterance_generator
@@ -39,6 +40,9 @@ class MaskedPrediction(Objective):
         What happens to the audio that is heard in training; the codes to predict stay those of the clean audio.
     seed : int
         Of masks and noise.
+    chunks : DynChunkTrainConfigRandomSampler, optional
+        SpeechBrain's: trains for streaming, under chunks drawn anew for each step, the same in all processes; its
+        sizes are rounded up to multiples of the encoder's `granularity`.
     """
 
     def __init__(
@@ -51,8 +55,12 @@ class MaskedPrediction(Objective):
         noise: float,
         disturbance: Disturbance | None,
         seed: int,
+        chunks: Any = None,
     ) -> None:
         super().__init__()
+        if chunks is not None:
+            encoder.checked(Chunks(encoder.granularity))
+        self.chunks = chunks
         if not 0 < mask_probability <= 1 or mask_span < 1:
             raise ConfigError(
                 f"{type(self).__name__}: mask_probability {mask_probability}, mask_span {mask_span}; "
@@ -96,7 +104,7 @@ class MaskedPrediction(Objective):
                 stacked, _ = stack_frames(encoder.features.finish(log_mel, valid), valid, encoder.stem.factor)
             stacked[mask] = noise.to(stacked.dtype)
             masked = stacked.unflatten(-1, (encoder.stem.factor, -1)).flatten(1, 2)[:, : valid.shape[1]]
-        output = encoder.encode(masked, valid)
+        output = encoder.encode(masked, valid, self.draw_chunks(encoder.granularity, step))
         return self._loss(output.frames, output.valid, mask, targets)
 
     def draw(self, ids: list[str], valid: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -122,6 +130,20 @@ class MaskedPrediction(Objective):
             mask[row, :n_frames] = span_mask(n_frames, self.mask_probability, self.mask_span, generator)
             noise.append(torch.randn(int(mask[row].sum()), self.feature_dim, generator=generator))
         return mask.to(valid.device), self.noise * torch.cat(noise).to(valid.device)
+
+    def draw_chunks(self, granularity: int, step: int) -> Chunks | None:
+        """Chunks of a training step (out of training ``valid_config``), or None for the whole utterance."""
+        if self.chunks is None:
+            return None
+        from speechbrain import Stage
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(utterance_generator(self.seed, "chunks", step).initial_seed())
+            config = self.chunks(Stage.TRAIN if self.training else Stage.VALID)
+        if config is None:
+            return None
+        size = -(-config.chunk_size // granularity) * granularity
+        return Chunks(size, None if config.left_context_size is None else size * config.left_context_size)
 
     def _loss(self, frames: Tensor, valid: Tensor, mask: Tensor, targets: Tensor) -> ObjectiveOutput:
         predicted = frames[mask]

@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from lobes.encoders import (
-    Block,
+    BranchformerBlock,
+    ConformerBlock,
     ConvolutionStem,
     Encoder,
     LogMel,
     LogMelEncoder,
     MaskedConvolution,
+    MixerBlock,
+    PlainBlock,
     StackingStem,
     absolute_lengths,
     relative_lengths,
@@ -32,12 +35,23 @@ STEMS = {
 MIXERS = {"sdpa": partial(SDPA, num_heads=2), "summary": SummaryMixing}
 
 
-def build(stem: str = "stack4", mixer: str = "summary", **options) -> Encoder:
+def build(stem: str = "stack4", mixer: str = "summary", normalise=True, **options) -> Encoder:
     torch.manual_seed(0)
-    return Encoder(LogMel(n_mels=MELS), STEMS[stem](), DIM, 2, MIXERS[mixer], kernel=5, **options).eval()
+    return Encoder(
+        LogMel(n_mels=MELS, normalise=normalise), STEMS[stem](), DIM, 2, MIXERS[mixer], kernel=5, **options
+    ).eval()
 
 
+LAYOUTS = {
+    "plain": {"block": PlainBlock},
+    "branchformer": {"block": BranchformerBlock},
+    "mixer-only": {"block": MixerBlock},
+    "u-net": {"rates": [2, 4]},
+    "plain-u-net": {"block": PlainBlock, "rates": [1, 3]},
+    "running": {"normalise": "running"},
+}
 ENCODERS = {f"{stem}-{mixer}": partial(build, stem, mixer) for stem in STEMS for mixer in MIXERS}
+ENCODERS |= {name: partial(build, "stack4", "sdpa", **options) for name, options in LAYOUTS.items()}
 ENCODERS["logmel"] = lambda: LogMelEncoder(LogMel(n_mels=MELS), factor=4)
 ENCODERS["logmel-raw"] = lambda: LogMelEncoder(LogMel(n_mels=MELS, normalise=False))
 
@@ -96,8 +110,8 @@ def test_the_output_says_what_it_is(encoder):
 def test_macs_equal_the_counted_products():
     from torch.utils.flop_counter import FlopCounterMode
 
-    for stem in STEMS:
-        encoder = build(stem)
+    built = [build(stem) for stem in STEMS] + [build(**options) for options in LAYOUTS.values()]
+    for encoder in built:
         with FlopCounterMode(display=False) as counter:
             encoder.encode(torch.randn(1, 203, MELS), torch.ones(1, 203, dtype=torch.bool))
         assert encoder.macs(2.03) - encoder.features.macs(203) == counter.get_total_flops() // 2
@@ -117,10 +131,15 @@ def test_a_stem_that_does_not_fit_is_refused_at_once():
         Encoder(LogMel(n_mels=MELS), StackingStem(80, DIM), 32, 1, SummaryMixing)
 
 
+def floats(state) -> int:
+    """Numbers in a state of nested tuples, per stream."""
+    return state[0].numel() if isinstance(state, torch.Tensor) else sum(floats(part) for part in state)
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 8])
 @pytest.mark.parametrize("mixer", [partial(SDPA, num_heads=2, causal=True), partial(SummaryMixing, causal=True)])
 def test_a_causal_block_streams(mixer, chunk):
-    block = Block(DIM, mixer, kernel=5, causal=True).eval()
+    block = ConformerBlock(DIM, mixer, kernel=5, causal=True).eval()
     x, valid = torch.randn(2, 23, DIM), torch.ones(2, 23, dtype=torch.bool)
     valid[1, 13:] = False
     state, outputs = block.init_state(2), []
@@ -129,14 +148,15 @@ def test_a_causal_block_streams(mixer, chunk):
         outputs.append(y)
     streamed, whole = torch.cat(outputs, 1), block(x, valid)
     torch.testing.assert_close(streamed[valid], whole[valid], atol=1e-5, rtol=0)
-    assert block.streamable and block.state_floats() == sum(t[0].numel() for t in (*state.mixer, state.convolution))
+    assert block.streamable and block.state_floats() == floats(state)
 
 
 def test_the_convolution_equals_a_one_dimensional_one():
     module = MaskedConvolution(DIM, kernel=5).eval()
     x, valid = torch.randn(2, 12, DIM), torch.ones(2, 12, dtype=torch.bool)
     plain = torch.nn.Conv1d(DIM, DIM, 5, padding=2, groups=DIM)
-    plain.weight.data, plain.bias.data = module.depthwise.weight.data[..., 0], module.depthwise.bias.data
+    depthwise = module.depthwise.conv
+    plain.weight.data, plain.bias.data = depthwise.weight.data[..., 0], depthwise.bias.data
     mixed = plain(torch.nn.functional.glu(module.expand(x), -1).transpose(1, 2)).transpose(1, 2)
     expected = module.project(torch.nn.functional.silu(module.norm(mixed)))
     torch.testing.assert_close(module(x, valid), expected, atol=1e-5, rtol=0)

@@ -171,3 +171,26 @@ def test_the_first_five_steps_are_pinned():
 def test_a_mask_that_masks_nothing_is_refused():
     with pytest.raises(ConfigError, match="mask_probability 0.0"):
         build(mask_probability=0.0)
+
+
+def test_training_for_streaming_draws_chunks_by_step_and_sees_no_further():
+    from speechbrain.utils.dynamic_chunk_training import DynChunkTrainConfig, DynChunkTrainConfigRandomSampler
+
+    sampler = DynChunkTrainConfigRandomSampler(0.5, 3, 9, 0.5, 1, 2, valid_config=DynChunkTrainConfig(5, 2))
+    model = build(chunks=sampler)
+    drawn = [model.objective.draw_chunks(4, step) for step in range(40)]
+    assert drawn == [model.objective.draw_chunks(4, step) for step in range(40)]
+    sizes = {chunks.size for chunks in drawn if chunks}
+    assert None in drawn and sizes == {4, 8, 12}, "rounded up to the granularity"
+    assert {chunks.left // chunks.size for chunks in drawn if chunks and chunks.left} == {1, 2}
+    check_a_batch_is_the_weighted_mean_of_its_utterances(model)
+    model.eval()
+    assert model.objective.draw_chunks(1, 7) == (5, 10)
+
+
+def test_an_encoder_that_cannot_stream_is_not_trained_for_it():
+    from lobes.mixers import Linformer
+
+    encoder = Encoder(LogMel(n_mels=MELS), StackingStem(MELS, DIM), DIM, 1, Linformer)
+    with pytest.raises(ConfigError, match="mixer Linformer of block 0 cannot stream"):
+        BestRQ(encoder, chunks=lambda stage: None)
