@@ -6,7 +6,7 @@ from lobes.training.brain import Brain
 from lobes.training.checkpointer import Checkpointer
 from lobes.training.costs import costs
 from lobes.training.experiment import run, start_experiment
-from lobes.training.hparams import Hparams, HparamsFile, load_hparams
+from lobes.training.hparams import Hparams, HparamsFile, load_hparams, load_part
 from lobes.training.loaders import SeededItems
 from lobes.training.parallel import gather, on_main
 from lobes.training.pretraining import PretrainingBrain, save_pretrained
@@ -27,6 +27,7 @@ __all__ = [
     "costs",
     "gather",
     "load_hparams",
+    "load_part",
     "on_main",
     "run",
     "save_pretrained",

@@ -156,6 +156,36 @@ def load_hparams(path: str | Path, overrides: str | dict[str, Any] = "") -> Hpar
     return HparamsFile(path, overrides).load()
 
 
+def load_part(path: str | Path, overrides: str | dict[str, Any] = "") -> Any:
+    """Construct what a part describes, such as the encoder of ``hparams/encoders/tiny.yaml``.
+
+    Parameters
+    ----------
+    path : str or Path
+        A YAML file for ``!include:``; it may have a base.
+    overrides : str or dict
+        As for `load_hparams`.
+
+    Returns
+    -------
+    Any
+
+    Raises
+    ------
+    ConfigError
+        As for `load_hparams`.
+    """
+    path = Path(path).resolve()
+    tree = CommentedMap(part=parse(f"!include:{path} {{}}", str(path)))
+    merge(tree["part"], parse_overrides(overrides, tree["part"]), "overrides")
+    tree = _expand(tree, tree, str(path))
+    check_calls(tree, str(path))
+    try:
+        return load_hyperpyyaml(dump(tree))["part"]
+    except (TypeError, ValueError, ImportError, OSError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+
+
 def _load_tree(path: Path, children: tuple[Path, ...]) -> tuple[CommentedMap, list[str]]:
     """Read a file and merge it into its bases; also return the names that it adds."""
     if path.resolve() in children:
