@@ -54,8 +54,8 @@ def row(probe: str, system: str, metric: Metric, trained: Results, untrained: Re
     """A line of `quality.csv`; values are fractions."""
     found = bootstrap_interval(records(trained), metric)
     common = sorted(set(trained) & set(untrained))
-    pair = [records({seed: results[seed] for seed in common}) for results in (trained, untrained)]
-    against = paired_bootstrap(*pair, metric) if common else None
+    ours, theirs = (records({seed: results[seed] for seed in common}) for results in (trained, untrained))
+    against = paired_bootstrap(ours, theirs, metric) if common else None
     one = next(iter(trained.values()))
     cost = one["cost"]
     return {
@@ -132,7 +132,7 @@ def read_costs(path: Path) -> dict[str, dict[str, str]]:
     """Measured costs by system, where tools/efficiency.py has published them."""
     if not path.is_file():
         return {}
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for line in json.loads(path.read_text(encoding="utf-8"))["rows"]:
         found[Path(line["name"]).stem] = {}
     return found

@@ -2,6 +2,7 @@
 
 from lobes.encoders.block import Block, BranchformerBlock, ConformerBlock, FeedForward, MixerBlock, PlainBlock
 from lobes.encoders.convolution import MaskedConvolution
+from lobes.encoders.efficientnet import EfficientNetV2
 from lobes.encoders.encoder import Encoder, EncoderOutput, EncoderState
 from lobes.encoders.features import LogMel
 from lobes.encoders.lengths import absolute_lengths, frame_mask, relative_lengths
@@ -15,6 +16,7 @@ __all__ = [
     "BranchformerBlock",
     "ConformerBlock",
     "ConvolutionStem",
+    "EfficientNetV2",
     "Encoder",
     "EncoderOutput",
     "EncoderState",

@@ -87,6 +87,8 @@ class Block(nn.Module, ABC):
         Whether the convolution looks at the past only; the mixer's own option decides for the mixer.
     """
 
+    mixer: TokenMixer
+
     def __init__(
         self,
         dim: int,

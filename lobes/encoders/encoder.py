@@ -133,7 +133,8 @@ class Encoder(nn.Module):
         ConfigError
             If there are chunks, and a mixer cannot stream or the size is no multiple of `granularity`.
         """
-        return self.encode(*self.features(waveform, lengths), chunks)
+        features, valid = self.features(waveform, lengths)
+        return self.encode(features, valid, chunks)
 
     def encode(self, features: Tensor, valid: Tensor, chunks: Any = None) -> EncoderOutput:
         """From features (B, T', F) and their validity on; what a pretext task that masks features calls."""

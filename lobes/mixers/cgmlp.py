@@ -79,7 +79,7 @@ class ConvolutionalGating(TokenMixer):
 
     def _gate(self, x: Tensor, valid: Tensor) -> Tensor:
         # After the norm, whose bias is not zero at padded frames.
-        return self.norm(F.gelu(self.expand_gate(x))).masked_fill(~valid[..., None], 0.0)
+        return self.norm(F.gelu(self.expand_gate(x))).masked_fill_(~valid[..., None], 0.0)
 
     def _gated(self, x: Tensor, gate: Tensor, valid: Tensor) -> Tensor:
-        return self.project(F.gelu(self.expand(x)) * gate).masked_fill(~valid[..., None], 0.0)
+        return self.project(F.gelu(self.expand(x)) * gate).masked_fill_(~valid[..., None], 0.0)

@@ -58,7 +58,8 @@ class DepthwiseConvolution(nn.Module):
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """The next chunk (B, t, D) of each stream, zero where it has ended, and the state after it."""
         x = torch.cat((state, x), dim=1)
-        return self._convolve(F.pad(x, (0, 0, 0, self.future))), x[:, x.shape[1] - self.past :]
+        seen = F.pad(x, (0, 0, 0, self.future)) if self.future else x
+        return self._convolve(seen), x[:, x.shape[1] - self.past :]
 
     def macs(self, n_frames: int) -> int:
         """T D k."""
