@@ -69,7 +69,7 @@ class Fastformer(TokenMixer):
         """Mix each frame with the pooled queries and keys of what it sees. Shapes: (B, T, D), (B, T) -> (B, T, D)."""
         chunks = self._checked(chunks)
         size = 1 if self.causal else chunks.size if chunks else None
-        return self._mix(x, valid, size, None)[0]
+        return self._mix(x, valid, size, self.init_state(len(x)))[0]
 
     def init_state(self, batch: int, left: int | None = None) -> FastformerState:
         """No frame heard yet, for ``batch`` streams; see `TokenMixer.init_state`."""
@@ -91,10 +91,9 @@ class Fastformer(TokenMixer):
         return 2 * (self.dim + 2 * self.num_heads)
 
     def _mix(
-        self, x: Tensor, valid: Tensor, size: int | None, state: FastformerState | None
+        self, x: Tensor, valid: Tensor, size: int | None, state: FastformerState
     ) -> tuple[Tensor, FastformerState]:
         """In chunks of ``size`` frames (None for one chunk of all), after what the state has heard."""
-        state = state or self.init_state(len(x))
         n_frames = x.shape[1]
         if not n_frames:
             return x, state

@@ -66,7 +66,7 @@ class LinearAttention(TokenMixer):
         """Attend over what each frame sees. Shapes: (B, T, D), (B, T) -> (B, T, D)."""
         chunks = self._checked(chunks)
         size = 1 if self.causal else chunks.size if chunks else None
-        return self._mix(x, valid, size, None)[0]
+        return self._mix(x, valid, size, self.init_state(len(x)))[0]
 
     def init_state(self, batch: int, left: int | None = None) -> LinearAttentionState:
         """No frame heard yet, for ``batch`` streams; see `TokenMixer.init_state`."""
@@ -91,10 +91,9 @@ class LinearAttention(TokenMixer):
         return self.dim * (self.dim // self.num_heads + 1)
 
     def _mix(
-        self, x: Tensor, valid: Tensor, size: int | None, state: LinearAttentionState | None
+        self, x: Tensor, valid: Tensor, size: int | None, state: LinearAttentionState
     ) -> tuple[Tensor, LinearAttentionState]:
         """In chunks of ``size`` frames (None for one chunk of all), after what the state has heard."""
-        state = state or self.init_state(len(x))
         n_frames = x.shape[1]
         if not n_frames:
             return x, state

@@ -58,9 +58,10 @@ class Linformer(TokenMixer):
         self.key = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(dim, dim, bias=False)
         self.out = nn.Linear(dim, dim)
-        self.key_mixtures = nn.Parameter(torch.randn(rank, max_frames))
+        # Transposed, so that the part for T frames is contiguous: torch.export would refuse T = max_frames otherwise.
+        self.key_mixtures = nn.Parameter(torch.randn(max_frames, rank))
         if not share:
-            self.value_mixtures = nn.Parameter(torch.randn(rank, max_frames))
+            self.value_mixtures = nn.Parameter(torch.randn(max_frames, rank))
 
     def forward(self, x: Tensor, valid: Tensor, chunks: Chunks | None = None) -> Tensor:
         """Attend to the mixtures of each utterance's real frames. Shapes: (B, T, D), (B, T) -> (B, T, D).
@@ -95,5 +96,5 @@ class Linformer(TokenMixer):
 
     @staticmethod
     def _mixtures(weights: Tensor, x: Tensor) -> Tensor:
-        # bmm adds up in float32, whatever the type.
-        return torch.bmm(weights[:, : x.shape[1]].expand(len(x), -1, -1), x)
+        # bmm itself adds up low precisions in float32.
+        return torch.bmm(weights[: x.shape[1]].mT.expand(len(x), -1, -1), x)

@@ -18,7 +18,7 @@ class Luna(TokenMixer):
     P are p learned vectors. The paper hands them from layer to layer; a `TokenMixer` is given x alone, so here each
     layer owns its P and drops P' after use. Being constants, P, its query map and the key map of X act as their product
     alone, and that is what is learned: ``pack``, H queries of width D for each of the p vectors. It is the same
-    function (of p <= D/H), and saves two projections. Cost grows with T p. There are no positions in it: give the
+    function (of p <= D/H) without projecting the keys. Cost grows with T p. There are no positions in it: give the
     encoder a convolution.
 
     In chunks P' is packed from what a frame sees, as a softmax over time with running sums: a stream keeps p D numbers

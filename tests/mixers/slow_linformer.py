@@ -10,8 +10,8 @@ def slow_linformer(mixer, x, spans, chunks=None):
     for_values = mixer.key_mixtures if mixer.share else mixer.value_mixtures
     keys, values = 0, 0
     for t in range(n_frames):
-        keys = keys + mixer.key_mixtures[:, t, None] * (mixer.key.weight @ x[t]) / n_frames**0.5
-        values = values + for_values[:, t, None] * (mixer.value.weight @ x[t]) / n_frames**0.5
+        keys = keys + mixer.key_mixtures[t][:, None] * (mixer.key.weight @ x[t]) / n_frames**0.5
+        values = values + for_values[t][:, None] * (mixer.value.weight @ x[t]) / n_frames**0.5
     y = []
     for t in range(n_frames):
         query, parts = mixer.query(x[t]), []

@@ -165,7 +165,7 @@ def test_linformer_equals_attention_of_torch_to_mixed_frames(share):
     ours.query.bias.copy_(theirs.in_proj_bias[:DIM])
     ours.out.load_state_dict(theirs.out_proj.state_dict())
     x = torch.randn(1, 9, DIM, dtype=torch.float64)
-    for_keys = ours.key_mixtures[:, :9] @ x / 3
-    for_values = for_keys if share else ours.value_mixtures[:, :9] @ x / 3
+    for_keys = ours.key_mixtures[:9].T @ x / 3
+    for_values = for_keys if share else ours.value_mixtures[:9].T @ x / 3
     expected, _ = theirs(x, for_keys, for_values)
     torch.testing.assert_close(ours(x, torch.ones(1, 9, dtype=torch.bool)), expected, atol=1e-12, rtol=0)
