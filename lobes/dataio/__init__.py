@@ -9,7 +9,7 @@ from lobes.dataio.manifest import Manifest, data_checksum, read_manifest, valida
 from lobes.dataio.samplers import GlobalBatchSampler
 from lobes.dataio.scan import Clip, find_audio, scan_clips
 from lobes.dataio.splits import leave_one_group_out, split_by_group
-from lobes.dataio.subset import take_hours
+from lobes.dataio.subset import take_clips, take_hours
 
 __all__ = [
     "AudioDataset",
@@ -32,6 +32,7 @@ __all__ = [
     "resample",
     "scan_clips",
     "split_by_group",
+    "take_clips",
     "take_hours",
     "validate_splits",
     "write_manifest",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lobes.probes.ctc import CTCLoss, ctc_frames_needed, ctc_greedy, ctc_loss
 from lobes.probes.downstream import Downstream, cache_features
 from lobes.probes.features import collate_features, extract_features
+from lobes.probes.fold import Decision, probe_fold
 from lobes.probes.heads import AttentiveHead, BiLSTMHead, FrameLinear, LinearHead, Probe
 from lobes.probes.layer_sum import WeightedLayerSum
 from lobes.probes.logistic import LogisticProbe, PooledLayers
@@ -17,6 +18,7 @@ __all__ = [
     "BiLSTMHead",
     "CTCLoss",
     "CharTokenizer",
+    "Decision",
     "Downstream",
     "FrameLinear",
     "LinearHead",
@@ -31,4 +33,5 @@ __all__ = [
     "ctc_greedy",
     "ctc_loss",
     "extract_features",
+    "probe_fold",
 ]

@@ -11,6 +11,7 @@ from lobes.dataio import audio_dataset, leave_one_group_out, read_manifest, vali
 from lobes.dataio.corpora import (
     fsdd,
     prepare_audio_folder,
+    prepare_emodb,
     prepare_fsdd,
     prepare_gcompris_fr,
     prepare_librispeech,
@@ -99,6 +100,7 @@ def test_wrong_folders_are_refused_in_one_line(tmp_path):
     (tmp_path / "readme.txt").touch()
     for prepare, word in [
         (prepare_fsdd, "recordings/{digit}_{speaker}_{take}.wav"),
+        (prepare_emodb, "wav/03a01Fa.wav"),
         (prepare_librispeech, "LibriSpeech/train-clean-100"),
         (prepare_gcompris_fr, "transcripts.tsv"),
         (prepare_audio_folder, "no audio file"),
@@ -110,6 +112,59 @@ def test_wrong_folders_are_refused_in_one_line(tmp_path):
         with pytest.raises(DataError, match="not a folder"):
             prepare(tmp_path / "none", tmp_path / "save")
     assert not (tmp_path / "save").exists()
+
+
+@pytest.fixture
+def emodb_folder(tmp_path, tone, broken):
+    """wav/03a01Fa.wav at 16 kHz, beside the label files that the archive holds too."""
+    folder = tmp_path / "emodb"
+    for speaker in ("03", "16"):
+        for text in ("a01", "a02", "b10"):
+            for emotion in "WLEAFTN":
+                tone(folder / "wav" / f"{speaker}{text}{emotion}a.wav", 0.1)
+    tone(folder / "wav" / "03a01Fb.wav", 0.1)
+    broken(folder / "wav", prefix="08")
+    (folder / "wav" / "08empty.wav").rename(folder / "wav" / "08a01Wc.wav")
+    (folder / "lablaut").mkdir()
+    (folder / "lablaut" / "03a01Fa.lablaut").write_text("0 0 -\n")
+    (folder / "erkennung.txt").write_text("03a01Fa.wav 90\n")
+    return folder
+
+
+def test_emodb_is_read_off_the_names(emodb_folder, tmp_path):
+    path = prepare_emodb(emodb_folder, tmp_path / "save")["all"]
+    manifest = read_manifest(path)
+    assert len(manifest) == 43 and manifest.labels == ["speaker", "text", "emotion"]
+    rows = {row["id"]: row for row in manifest.rows}
+    row = rows["03a01Fa"]
+    assert (row["speaker"], row["text"], row["emotion"], row["group"]) == ("03", "a01", "happiness", "03")
+    assert row["wav"] == "$data_root/wav/03a01Fa.wav" and row["sample_rate"] == 16000
+    german = {"Wut": "anger", "Langeweile": "boredom", "Ekel": "disgust", "Angst": "fear", "Freude": "happiness"}
+    for word, emotion in {**german, "Trauer": "sadness", "Neutral": "neutral"}.items():
+        assert rows[f"16b10{word[0]}a"]["emotion"] == emotion
+    skipped = skipped_of(path)
+    assert skipped["wav/08a01Wc.wav"] == "is empty (0 bytes)" and "not named by" in skipped["wav/08nan.wav"]
+    assert "not stated" in manifest.meta["licence"]
+
+
+def test_emodb_groups_by_what_must_not_be_on_both_sides(emodb_folder, tmp_path):
+    groups = {"speaker": ["03", "16"], "text": ["a01", "a02", "b10"]}
+    groups["emotion"] = ["anger", "boredom", "disgust", "fear", "happiness", "neutral", "sadness"]
+    for group, expected in groups.items():  # into one folder: another group makes the manifest new
+        path = prepare_emodb(emodb_folder, tmp_path / "save", group=group)["all"]
+        assert read_manifest(path).groups == expected
+        before = times({"all": path})
+        assert times(prepare_emodb(emodb_folder, tmp_path / "save", group=group)) == before
+    with pytest.raises(ConfigError, match="group is 'sentence': expected one of speaker, text, emotion"):
+        prepare_emodb(emodb_folder, tmp_path / "save", group="sentence")
+
+
+def test_emodb_is_found_where_it_lies_but_not_twice(emodb_folder, tmp_path, tone):
+    there = read_manifest(prepare_emodb(emodb_folder / "wav", tmp_path / "save")["all"])
+    assert len(there) == 43 and there.rows[0]["wav"].startswith("$data_root/03")
+    tone(emodb_folder / "laryngo" / "03a01Fa.flac", 0.1)
+    with pytest.raises(DataError, match="03a01Fa twice, laryngo/03a01Fa.flac and wav/03a01Fa.wav"):
+        prepare_emodb(emodb_folder, tmp_path / "save")
 
 
 @pytest.fixture

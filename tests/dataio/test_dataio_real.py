@@ -7,6 +7,7 @@ import pytest
 from lobes.dataio import GlobalBatchSampler, audio_dataset, collate, leave_one_group_out, validate_splits
 from lobes.dataio.corpora import (
     prepare_audio_folder,
+    prepare_emodb,
     prepare_fsdd,
     prepare_gcompris_fr,
     prepare_librispeech,
@@ -28,6 +29,18 @@ def test_fsdd(lobes_data, tmp_path):
     assert {row["sample_rate"] for row in whole.rows} == {8000}
     folds = leave_one_group_out(path, tmp_path / "folds")
     assert {len(validate_splits(fold)["test"]) for fold in folds.values()} == {500}
+
+
+def test_emodb(lobes_data, tmp_path):
+    path = prepare_emodb(folder_of(lobes_data, "emodb"), tmp_path, group="text")["all"]
+    whole = validate_splits({"all": path}, check_files=True)["all"]
+    assert whole.meta["skipped"] == [] and {row["sample_rate"] for row in whole.rows} == {16000}
+    assert whole.groups == ["a01", "a02", "a04", "a05", "a07", "b01", "b02", "b03", "b09", "b10"]
+    assert len({row["emotion"] for row in whole.rows}) == 7
+    speakers = {row["speaker"] for row in whole.rows}
+    assert speakers <= {"03", "08", "09", *map(str, range(10, 17))}
+    for fold in leave_one_group_out(path, tmp_path / "folds", valid_groups=0).values():
+        assert {row["speaker"] for row in validate_splits(fold)["train"].rows} == speakers, "all can be learnt"
 
 
 def test_librispeech_clips(lobes_data, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from lobes.dataio import Manifest, read_manifest, take_hours, write_manifest
+from lobes.dataio import Manifest, read_manifest, take_clips, take_hours, write_manifest
 from lobes.dataio.corpora import prepare_mix
 from lobes.errors import ConfigError
 
@@ -32,6 +32,24 @@ def test_a_subset_says_what_it_is_and_nonsense_is_refused():
     assert subset.meta["items"] == 20 and subset.checksum != whole.checksum
     with pytest.raises(ConfigError, match="hours is 0"):
         take_hours(whole, 0)
+
+
+def test_so_many_clips_of_each_label_are_taken():
+    whole = manifest()
+    for index, row in enumerate(whole.rows):
+        row["bird"] = "jay" if index else "emu"
+    parts = {n: take_clips(whole, n, "bird", seed=3) for n in (1, 5, 20)}
+    for n, part in parts.items():
+        assert sorted(row["bird"] for row in part.rows) == ["emu"] + ["jay"] * n, "the only emu is always kept"
+    ids = [{row["id"] for row in part.rows} for part in parts.values()]
+    assert ids[0] < ids[1] < ids[2]
+    assert {row["id"] for row in take_clips(whole, 20, "bird", seed="4 b").rows} != ids[2]
+    assert parts[5].meta["items"] == 6 and parts[5].checksum != whole.checksum
+    assert take_clips(whole, None, "bird") is whole
+    with pytest.raises(ConfigError, match="clips is 0"):
+        take_clips(whole, 0, "bird")
+    with pytest.raises(ConfigError, match="label is 'beast': expected one of bird"):
+        take_clips(whole, 1, "beast")
 
 
 def prepare(save_folder: Path, splits: tuple[str, ...]) -> dict[str, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lobes.dataio.corpora.audio_folder import prepare_audio_folder
+from lobes.dataio.corpora.emodb import prepare_emodb
 from lobes.dataio.corpora.fsdd import prepare_fsdd
 from lobes.dataio.corpora.gcompris_fr import prepare_gcompris_fr
 from lobes.dataio.corpora.librispeech import prepare_librispeech
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "prepare_audio_folder",
+    "prepare_emodb",
     "prepare_fsdd",
     "prepare_gcompris_fr",
     "prepare_librispeech",

@@ -13,8 +13,6 @@ all. A frozen encoder gets a logistic regression on one of its layers; a fine-tu
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,10 +24,8 @@ from torch.nn.functional import cross_entropy
 from lobes.dataio import audio_dataset, leave_one_group_out, read_manifest
 from lobes.evaluation import accuracy, label_records, write_result
 from lobes.export import load_encoder
-from lobes.probes import Downstream, PooledLayers, Probe, cache_features
+from lobes.probes import Downstream, Probe, probe_fold
 from lobes.training import Brain, Checkpointer, costs, on_main, run, start_experiment
-
-logger = logging.getLogger(__name__)
 
 
 class Digits(Brain):
@@ -86,28 +82,10 @@ def read_fold(hparams, fold) -> tuple:
 
 def probe(hparams, run_opts, fold) -> tuple[list, dict]:
     """Fit a logistic regression on the frozen encoder; return the decisions and what they cost."""
-    started = time.perf_counter()
-    encoder, *datasets = read_fold(hparams, fold)
-    train, test = (
-        # `known`: features are computed once, for all folds.
-        cache_features(dataset, PooledLayers(encoder), run_opts["device"], known=hparams["known"])
-        for dataset in datasets
-    )
-    heard, tested = ([dataset[i] for i in range(len(dataset))] for dataset in (train, test))
-    x, x_test = (torch.cat([item["layers"] for item in items]).numpy() for items in (heard, tested))
-    model = hparams["probe"]().fit(x, [item["digit"] for item in heard], [item["group"] for item in heard])
-    logger.info("%s: layer %d, strength %g", Path(hparams["output_folder"]).name, model.layer, model.strength)
-    decisions = [
-        (item["digit"], digit, item["id"], item["group"])
-        for item, digit in zip(tested, model.predict(x_test), strict=True)
-    ]
-    return decisions, {
-        "parameters_trained": model.n_parameters,
-        "parameters_total": model.n_parameters + sum(p.numel() for p in encoder.parameters()),
-        "audio_hours": sum(train.durations) / 3600,
-        "wall_seconds": time.perf_counter() - started,
-        "macs_per_second": encoder.macs(10.0) / 10,
-    }
+    encoder, train, test = read_fold(hparams, fold)
+    # `known`: features are computed once, for all folds.
+    known, device = hparams["known"], run_opts["device"]
+    return probe_fold(encoder, hparams["probe"](), train, test, "digit", device, known=known)
 
 
 def finetune(hparams, run_opts, fold) -> tuple[list, dict]:

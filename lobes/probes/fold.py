@@ -1,0 +1,77 @@
+"""One fold of a cross-validation: a logistic regression on a frozen encoder, tested on the group that was left out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lobes.dataio import AudioDataset
+from lobes.probes.downstream import cache_features
+from lobes.probes.logistic import LogisticProbe, PooledLayers
+
+logger = logging.getLogger(__name__)
+
+#: Label, what was decided, id and group of a clip: what `lobes.evaluation.label_records` takes.
+Decision = tuple[str, str, str, str]
+
+
+def probe_fold(
+    encoder: Any,
+    probe: LogisticProbe,
+    train: AudioDataset,
+    test: AudioDataset,
+    label: str,
+    device: str | torch.device = "cpu",
+    known: dict[str, Tensor] | None = None,
+) -> tuple[list[Decision], dict[str, Any]]:
+    """Fit a probe on the pooled layers of a frozen encoder, and test it.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        Keeps the Encoder contract.
+    probe : LogisticProbe
+        Fitted here, on `train` alone; layer and penalty are chosen by leaving out its groups.
+    train, test : AudioDataset
+        From `lobes.dataio.audio_dataset`, with keys ``id``, ``sig``, ``group`` and `label`; changed in place.
+    label : str
+        What to tell.
+    device : str or torch.device
+        Where the encoder runs.
+    known : dict, optional
+        As for `cache_features`: shared by all folds, features are computed once.
+
+    Returns
+    -------
+    tuple of list and dict
+        The decision on each clip of `test`; what they cost, as `lobes.evaluation.write_result` takes it.
+
+    Raises
+    ------
+    DataError
+        `train` has fewer than two groups or labels.
+    """
+    started = time.perf_counter()
+    heard, tested = (
+        [dataset[i] for i in range(len(dataset))]
+        for dataset in (cache_features(part, PooledLayers(encoder), device, known=known) for part in (train, test))
+    )
+    x, x_test = (torch.cat([item["layers"] for item in items]).numpy() for items in (heard, tested))
+    probe.fit(x, [item[label] for item in heard], [item["group"] for item in heard])
+    left_out = ", ".join(sorted({item["group"] for item in tested}))
+    logger.info("%s: layer %d, strength %g", left_out, probe.layer, probe.strength)
+    decisions = [
+        (item[label], decision, item["id"], item["group"])
+        for item, decision in zip(tested, probe.predict(x_test), strict=True)
+    ]
+    return decisions, {
+        "parameters_trained": probe.n_parameters,
+        "parameters_total": probe.n_parameters + sum(p.numel() for p in encoder.parameters()),
+        "audio_hours": sum(train.durations) / 3600,
+        "wall_seconds": time.perf_counter() - started,
+        "macs_per_second": encoder.macs(10.0) / 10,
+    }

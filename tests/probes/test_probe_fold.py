@@ -1,0 +1,52 @@
+"""probe_fold learns from the training clips alone, and takes features that are known already."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+
+from lobes.dataio import audio_dataset, write_manifest
+from lobes.export import load_encoder
+from lobes.probes import LogisticProbe, probe_fold
+
+
+@pytest.fixture
+def datasets(tmp_path):
+    """Two birds of three sites: two to train on, one to test on, its labels as given."""
+
+    def make(labels=("low", "high")):
+        time, noise = np.arange(4000) / 16000, np.random.default_rng(0)
+        rows = []
+        for site in ("hill", "lake", "wood"):
+            for number in range(6):
+                name, high = f"{site}{number}", number % 2
+                call = np.exp(-9 * time) * np.sin(2 * np.pi * (2500 if high else 500) * time)
+                soundfile.write(tmp_path / f"{name}.wav", call * 0.1 + 0.001 * noise.standard_normal(4000), 16000)
+                bird = (labels if site == "wood" else ("low", "high"))[high]
+                rows.append({"id": name, "wav": f"$data_root/{name}.wav", "start": 0.0, "stop": 0.25, "duration": 0.25})
+                rows[-1] |= {"sample_rate": 16000, "channel": None, "group": site, "bird": bird}
+        parts = {"train": rows[:12], "test": rows[12:]}
+        about = {"data_root": tmp_path, "source": "tones", "licence": "none"}
+        paths = [write_manifest(tmp_path / f"{name}.csv", part, **about) for name, part in parts.items()]
+        return [audio_dataset(path, 16000, ("id", "sig", "group", "bird")) for path in paths]
+
+    return make
+
+
+def test_decisions_do_not_depend_on_the_labels_that_are_tested(datasets):
+    encoder = load_encoder("logmel-40-25hz")
+    found, cost = probe_fold(encoder, LogisticProbe(), *datasets(), "bird")
+    assert [(label, decision) for label, decision, *_ in found] == [("low", "low"), ("high", "high")] * 3
+    assert [name for _, _, name, _ in found] == [f"wood{n}" for n in range(6)] and {row[3] for row in found} == {"wood"}
+    swapped, _ = probe_fold(encoder, LogisticProbe(), *datasets(("high", "low")), "bird")
+    assert [row[1] for row in swapped] == [row[1] for row in found] != [row[0] for row in swapped]
+    assert cost["audio_hours"] == pytest.approx(12 * 0.25 / 3600) and cost["parameters_trained"] == 2 * 160 + 1
+
+
+def test_known_features_are_not_computed_again(datasets, monkeypatch):
+    encoder, known = load_encoder("logmel-40-25hz"), {}
+    found, _ = probe_fold(encoder, LogisticProbe(), *datasets(), "bird", known=known)
+    assert len(known) == 18
+    monkeypatch.setattr(encoder, "forward", None)
+    assert probe_fold(encoder, LogisticProbe(), *datasets(), "bird", known=known)[0] == found
