@@ -27,12 +27,12 @@ def requirement_lines() -> list[str]:
 
 
 def test_the_two_lists_agree():
-    declared = pyproject_list("dependencies") + pyproject_list("minifrench")
+    declared = pyproject_list("dependencies") + pyproject_list("minifrench") + pyproject_list("export")
     assert sorted(requirement_lines()[:-1]) == sorted(declared)
     assert requirement_lines()[-1] == "-e ."
 
 
-@pytest.mark.parametrize("line", pyproject_list("dependencies"))
+@pytest.mark.parametrize("line", pyproject_list("dependencies") + pyproject_list("export"))
 def test_what_runs_here_is_in_range(line):
     requirement = Requirement(line)
     installed = metadata.version(requirement.name)

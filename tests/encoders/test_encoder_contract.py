@@ -82,6 +82,19 @@ def test_alone_equals_padded_with_garbage(encoder, samples, fill):
         assert torch.equal(ours[0, n_frames:], torch.zeros_like(ours[0, n_frames:]))
 
 
+@pytest.mark.parametrize("samples", [1, 401, 7777])
+def test_alone_equals_padded_with_garbage_in_bfloat16(encoder, samples):
+    """As it is used: weights in float32, under autocast."""
+    utterance, other = torch.randn(samples), torch.randn(20001)
+    with torch.autocast("cpu", torch.bfloat16):
+        alone = encoder(utterance[None], torch.ones(1))
+        batch = encoder(*pad([utterance, other], math.nan))
+    n_frames = alone.frames.shape[1]
+    for ours, theirs in zip([batch.frames, *batch.layers], [alone.frames, *alone.layers], strict=True):
+        torch.testing.assert_close(ours[0, :n_frames].float(), theirs[0].float(), atol=0.1, rtol=0.05)
+        assert not ours[0, n_frames:].any()
+
+
 def test_gradients_are_blind_to_padding_too():
     encoder = build()
     utterance = torch.randn(4000)

@@ -7,7 +7,7 @@ import soundfile
 import torch
 
 from lobes.errors import CheckpointError, DataError
-from lobes.export import SSLEncoder, save_encoder
+from lobes.export import SafetensorsPretrainer, SSLEncoder, build_encoder, save_encoder
 
 
 @pytest.fixture
@@ -55,6 +55,19 @@ def test_speechbrains_own_class_reads_the_folder(tmp_path, saved, encoder, batch
         assert torch.equal(model.encode_batch(*batch).frames, encoder(*batch).frames)
     weights = [path for path in (tmp_path / "cache").iterdir() if "safetensors" in path.name or "ckpt" in path.name]
     assert not weights, "the weights are linked or copied"
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_what_the_pretrainer_loads_is_bit_equal_to_what_was_saved(tmp_path, encoder, hparams_text, half):
+    source = save_encoder(encoder, tmp_path / "source", hparams_text, half=half)
+    fresh = build_encoder((source / "hyperparams.yaml").read_text())
+    pretrainer = SafetensorsPretrainer({"encoder": fresh})
+    pretrainer.collect_files(default_source=source)
+    pretrainer.load_collected()
+    loaded = fresh.state_dict()
+    for name, tensor in encoder.state_dict().items():
+        expected = tensor.half().float() if half else tensor
+        assert torch.equal(loaded[name], expected), name
 
 
 def test_speechbrains_own_class_finds_no_weights_in_a_folder_without(tmp_path, saved):

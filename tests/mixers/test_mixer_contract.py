@@ -46,15 +46,25 @@ def padded(x: torch.Tensor, length: int, fill: float) -> tuple[torch.Tensor, tor
     return batch, valid
 
 
+# Largest difference that may be rounding: of numbers around 1, and in bfloat16, with its 8 bits, of sums of them.
+TOLERANCE = {torch.float32: {"atol": 1e-5, "rtol": 0.0}, torch.bfloat16: {"atol": 0.05, "rtol": 0.05}}
+
+
+@pytest.fixture(params=TOLERANCE, ids=["float32", "bfloat16"])
+def dtype(request) -> torch.dtype:
+    return request.param
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("fill", [1e3, math.nan])
-def test_alone_equals_padded_with_garbage(mixer, length, fill):
-    x = torch.randn(length, DIM)
+def test_alone_equals_padded_with_garbage(mixer, dtype, length, fill):
+    mixer, x = mixer.to(dtype), torch.randn(length, DIM, dtype=dtype)
     batch, valid = padded(x, 40, fill)
     for chunks in chunked(mixer, 4):
         alone, beside = mixer(x[None], ones(1, length), chunks)[0], mixer(batch, valid, chunks)[0]
-        torch.testing.assert_close(beside[:length], alone, atol=1e-5, rtol=0)
-        assert torch.equal(beside[length:], torch.zeros(40 - length, DIM))
+        assert beside.dtype == dtype
+        torch.testing.assert_close(beside[:length], alone, **TOLERANCE[dtype])
+        assert torch.equal(beside[length:], torch.zeros(40 - length, DIM, dtype=dtype))
 
 
 def test_gradients_are_blind_to_padding_too(mixer):
@@ -71,11 +81,11 @@ def test_gradients_are_blind_to_padding_too(mixer):
         torch.testing.assert_close(grad, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_batch_order_does_not_matter(mixer):
-    x, valid = torch.randn(3, 9, DIM), ones(3, 9)
+def test_batch_order_does_not_matter(mixer, dtype):
+    mixer, x, valid = mixer.to(dtype), torch.randn(3, 9, DIM, dtype=dtype), ones(3, 9)
     valid[1, 4:] = False
     order = torch.tensor([2, 0, 1])
-    torch.testing.assert_close(mixer(x, valid)[order], mixer(x[order], valid[order]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(mixer(x, valid)[order], mixer(x[order], valid[order]), **TOLERANCE[dtype])
 
 
 def test_no_frame_is_alone(mixer):
@@ -84,20 +94,21 @@ def test_no_frame_is_alone(mixer):
     assert (x.grad[0, -2:].abs().sum(-1) > 0).all()
 
 
-def test_empty_utterances_and_batches_are_finite(mixer):
+def test_empty_utterances_and_batches_are_finite(mixer, dtype):
+    mixer = mixer.to(dtype)
     for chunks in chunked(mixer, 2):
-        x = torch.randn(2, 5, DIM, requires_grad=True)
+        x = torch.randn(2, 5, DIM, dtype=dtype, requires_grad=True)
         valid = ones(2, 5)
         valid[0] = False
         y = mixer(x, valid, chunks)
         y.sum().backward()
-        assert torch.equal(y[0], torch.zeros(5, DIM))
+        assert torch.equal(y[0], torch.zeros(5, DIM, dtype=dtype))
         assert x.grad.isfinite().all() and all(p.grad.isfinite().all() for p in mixer.parameters())
-        assert mixer(torch.zeros(2, 0, DIM), ones(2, 0), chunks).shape == (2, 0, DIM)
+        assert mixer(torch.zeros(2, 0, DIM, dtype=dtype), ones(2, 0), chunks).shape == (2, 0, DIM)
 
 
-def test_a_frame_does_not_see_past_its_chunk(mixer):
-    x, changed, valid = torch.randn(1, 24, DIM), torch.empty(0), ones(1, 24)
+def test_a_frame_does_not_see_past_its_chunk(mixer, dtype):
+    mixer, x, valid = mixer.to(dtype), torch.randn(1, 24, DIM, dtype=dtype), ones(1, 24)
     for chunks in chunked(mixer, 1, 5):
         edge = 24 if chunks is None else chunks.size
         edge = 7 if mixer.causal else edge
@@ -121,9 +132,9 @@ def stream(mixer: TokenMixer, x: torch.Tensor, valid: torch.Tensor, sizes: list[
     return torch.cat(outputs, 1), state
 
 
-def ended_stream(n_frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+def ended_stream(n_frames: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
     """Two streams; one ends earlier, in the middle of a chunk, and has garbage after its end."""
-    x, valid = torch.randn(2, n_frames, DIM), ones(2, n_frames)
+    x, valid = torch.randn(2, n_frames, DIM, dtype=dtype), ones(2, n_frames)
     valid[1, 10:] = False
     x[1, 10:] = math.nan
     return x, valid
@@ -136,14 +147,15 @@ def floats(state) -> int:
 
 @pytest.mark.parametrize("size", [1, 4, 23, 30])
 @pytest.mark.parametrize("left", [None, 6])
-def test_streaming_equals_the_pass_in_chunks(mixer, size, left):
+def test_streaming_equals_the_pass_in_chunks(mixer, dtype, size, left):
     if not mixer.streamable:
         return
     size = -(-size // mixer.block) * mixer.block
-    x, valid = ended_stream(23)
+    mixer = mixer.to(dtype)
+    x, valid = ended_stream(23, dtype)
     sizes = [size] * (23 // size) + [23 % size] * (23 % size > 0)
     streamed, state = stream(mixer, x, valid, sizes, left)
-    torch.testing.assert_close(streamed, mixer(x, valid, Chunks(size, left)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(streamed, mixer(x, valid, Chunks(size, left)), **TOLERANCE[dtype])
     if left is None:
         assert floats(state) == floats(mixer.init_state(2)) == mixer.state_floats()
 
