@@ -90,7 +90,7 @@ class LogMel(nn.Module):
         """The same before normalisation: natural logarithms of power, with no meaning where not valid."""
         samples = waveform.shape[1]
         n_samples = absolute_lengths(lengths, samples)
-        n_frames, longest = self.n_frames(n_samples), -(-samples // self.hop_samples)
+        n_frames, longest = self.n_frames(n_samples), (samples + self.hop_samples - 1) // self.hop_samples
         valid = frame_mask(n_frames, longest)
         if longest == 0:
             return waveform.new_zeros(len(waveform), 0, self.n_mels), valid

@@ -137,7 +137,7 @@ class ConvolutionStem(Stem):
 
     def forward(self, features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """See `Stem.forward`."""
-        frames, valid, _ = self.step(features, valid, self.init_state(len(features)))
+        frames, valid, _ = self.step(features, valid, self.init_state(features.shape[0]))
         return frames, valid
 
     def init_state(self, batch: int) -> tuple[Tensor, ...]:

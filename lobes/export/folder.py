@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -68,9 +69,9 @@ def save_encoder(
     stored_as = "float16" if half else "float32"
     metadata = {"format": "pt", "lobes_version": lobes.__version__}
     card_text = (card or ModelCard(folder.resolve().name)).markdown(encoder, stored_as)
-    _replace(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata))
-    _replace(folder / CARD_FILE, lambda path: path.write_text(card_text, encoding="utf-8"))
-    _replace(folder / HPARAMS_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    replace_file(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata))
+    replace_file(folder / CARD_FILE, lambda path: path.write_text(card_text, encoding="utf-8"))
+    replace_file(folder / HPARAMS_FILE, lambda path: path.write_text(text, encoding="utf-8"))
     return folder
 
 
@@ -80,8 +81,8 @@ def load_encoder(source: str | Path, *, untrained: bool = False, seed: int = 0) 
     Arguments
     ---------
     source : str or Path
-        An encoder folder, the output folder of a run (which has one as ``encoder/``), or a name out of
-        `available_encoders`.
+        An encoder folder, the output folder of a run (which has one as ``encoder/``), a name out of
+        `available_encoders`, or an ``.onnx`` file, which gives an `OnnxEncoder`.
     untrained : bool
         Leave the weights as they were initialised: the control that pretraining has to beat.
     seed : int
@@ -97,7 +98,15 @@ def load_encoder(source: str | Path, *, untrained: bool = False, seed: int = 0) 
     CheckpointError
         If there is no such folder or name, or its files are damaged, not to be trusted, or do not fit each other.
     """
-    folder = _find(source)
+    if Path(source).suffix == ".onnx":
+        if untrained:
+            raise CheckpointError(
+                f"{source}: untrained is True; expected an encoder folder, whose weights can be left out"
+            )
+        from lobes.export.onnx_encoder import OnnxEncoder
+
+        return OnnxEncoder(source).eval()
+    folder = find_encoder(source)
     path = folder / HPARAMS_FILE
     try:
         text = path.read_text(encoding="utf-8")
@@ -109,7 +118,7 @@ def load_encoder(source: str | Path, *, untrained: bool = False, seed: int = 0) 
     return encoder.float().eval()
 
 
-def load_weights(encoder: nn.Module, path: str | Path) -> None:
+def load_weights(encoder: nn.Module, path: str | Path, prefix: str = "") -> None:
     """Load a safetensors file into an encoder, in the encoder's own types.
 
     Arguments
@@ -118,6 +127,8 @@ def load_weights(encoder: nn.Module, path: str | Path) -> None:
         Changed in place, or not at all.
     path : str or Path
         The file.
+    prefix : str
+        What the names in the file begin with.
 
     Raises
     ------
@@ -125,7 +136,7 @@ def load_weights(encoder: nn.Module, path: str | Path) -> None:
         If the file is missing or damaged, or its tensors are not the encoder's.
     """
     try:
-        tensors = load_file(str(path))
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in load_file(str(path)).items()}
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; save the encoder again, or ask for untrained=True") from error
     except (SafetensorError, OSError) as error:
@@ -147,8 +158,15 @@ def available_encoders() -> list[str]:
     return sorted(path.parent.name for path in WEIGHTS_FOLDER.glob(f"*/{HPARAMS_FILE}"))
 
 
-def _find(source: str | Path) -> Path:
-    """Find an encoder folder; a run's output folder has hyperparameters of its own beside it."""
+def find_encoder(source: str | Path) -> Path:
+    """The folder that `load_encoder` reads for a folder, a run's output folder, or a shipped name.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none.
+    """
+    # A run's output folder has hyperparameters of its own beside its encoder.
     for folder in (Path(source) / "encoder", Path(source), WEIGHTS_FOLDER / source):
         if (folder / HPARAMS_FILE).is_file():
             return folder
@@ -189,8 +207,8 @@ def _differences(encoder: nn.Module, tensors: dict[str, Tensor]) -> str:
     return "; ".join(f"{len(names)} {kind} (first: {names[0]})" for kind, names in kinds.items() if names)
 
 
-def _replace(path: Path, write) -> None:
-    """Write beside the file and rename, so that nobody ever reads half of one."""
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Have it written beside the file, then rename, so that nobody ever reads half of one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)

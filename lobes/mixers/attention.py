@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,6 +31,8 @@ def rotate(x: Tensor, start: int = 0, base: float = 10000.0) -> Tensor:
     n_frames, half = x.shape[-2], x.shape[-1] // 2
     rate = base ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
     angle = torch.arange(start, start + n_frames, device=x.device, dtype=torch.float64)[:, None] * rate
+    # One turn is exact enough for float32, which every runtime has a cosine of.
+    angle = (angle % (2 * math.pi)).to(torch.promote_types(x.dtype, torch.float32))
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x[..., :half], x[..., half:]
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
@@ -107,7 +111,7 @@ def attend_blocks(query: Tensor, keys: Tensor, values: Tensor, visible: Tensor, 
     Tensor
         (B, H, n w, d).
     """
-    batch = len(query)
+    batch = query.shape[0]
     # A query with nothing to see would be 0/0: let it see all, its output is dropped.
     visible = visible | ~visible.any(-1, keepdim=True)
     query, keys, values, visible = (t.flatten(0, 1) for t in (query, keys, values, visible))

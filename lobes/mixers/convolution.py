@@ -82,4 +82,4 @@ class DepthwiseConvolution(nn.Module):
         # (B, t, D) seen as (B, D, t, 1) is already channels-last in memory; padding here saves a copy of the input.
         seen = x[:, :, None].permute(0, 3, 1, 2)
         y = F.conv2d(seen, self.conv.weight, self.conv.bias, padding=(padding, 0), groups=self.dim)
-        return y[..., 0].transpose(1, 2)
+        return y.squeeze(-1).transpose(1, 2)
