@@ -50,8 +50,9 @@ class RunningStatistics(NamedTuple):
     @classmethod
     def start(cls, features: Tensor) -> RunningStatistics:
         """Before the first frame of streams like ``features`` (B, T, F): a second of the prior."""
-        seen = features.new_full((features.shape[0], 1), PRIOR_FRAMES, dtype=torch.float64)
-        total = features.new_full((features.shape[0], features.shape[2]), PRIOR_MEAN * PRIOR_FRAMES, dtype=torch.float64)
+        batch, _, width = features.shape
+        seen = features.new_full((batch, 1), PRIOR_FRAMES, dtype=torch.float64)
+        total = features.new_full((batch, width), PRIOR_MEAN * PRIOR_FRAMES, dtype=torch.float64)
         return cls(total, seen * PRIOR_DEVIATION**2, seen.clone())
 
 
