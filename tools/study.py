@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -107,11 +106,6 @@ def load(recipe: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def results(out: Path) -> Iterator[Path]:
-    """The result files of a study."""
-    yield from sorted(out.glob("*/*/*/result.json"))
 
 
 if __name__ == "__main__":

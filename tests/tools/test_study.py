@@ -1,0 +1,75 @@
+"""The study's table is what its results say, and the README holds it."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+
+from lobes.evaluation import accuracy, cer, label_records, write_result
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import study  # noqa: E402
+import study_table  # noqa: E402
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    """Two seeds of a system and of its random weights: right in three of four cases, and in one of four."""
+    for seed in (1, 2):
+        for label, right in (("luna", 3), ("luna untrained", 1)):
+            truth = ["a"] * 40
+            guesses = [("a" if i % 4 < right else "b") for i in range(40)]
+            records = label_records(truth, guesses, [str(i) for i in range(40)], [f"s{i // 4}" for i in range(40)])
+            write_result(
+                tmp_path / "digits" / label.replace(" ", "-") / str(seed),
+                task="FSDD digits",
+                system=label,
+                metric=accuracy,
+                records=records,
+                seed=seed,
+                data={},
+                data_name="made up",
+                parameters_trained=10,
+                parameters_total=1010,
+                audio_hours=1.0,
+                wall_seconds=1.0,
+                macs_per_second=5e6,
+            )
+    return tmp_path
+
+
+def test_quality_pools_seeds_and_compares_with_random_weights(results):
+    (line,) = study_table.quality(results)
+    assert (line["system"], line["seeds"], line["parameters"]) == ("luna", 2, 1000)
+    assert float(line["value"]) == 0.75 and float(line["untrained"]) == 0.25
+    assert float(line["difference"]) == 0.5 and float(line["difference_low"]) > 0
+
+
+def test_the_table_is_written_between_its_markers(results, tmp_path):
+    docs = tmp_path / "docs" / "study"
+    docs.mkdir(parents=True)
+    (docs / "README.md").write_text("before\n<!-- study -->\nold\n<!-- /study -->\nafter\n")
+    study_table.write_tables(results, docs)
+    text = (docs / "README.md").read_text()
+    assert "| luna | 2 | 75.0 [" in text and "**+50.0 [" in text and "old" not in text and text.endswith("after\n")
+    with open(docs / "results.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 4
+    assert not study_table.update(docs)
+
+
+def test_the_committed_table_is_that_of_the_committed_figures():
+    if not (ROOT / "docs" / "study" / "quality.csv").is_file():
+        pytest.skip("the study has not been run")
+    assert not study_table.update(ROOT / "docs" / "study", write=False)
+
+
+def test_every_matched_encoder_takes_part():
+    names = study.systems()
+    assert {"sdpa", "luna", "u_net", "efficientnetv2"} <= set(names)
+    assert not [name for name in names if name.endswith("_macs") or name == "streaming"]
+    assert study_table.METRICS.keys() == study.PROBES.keys() and study_table.METRICS["french"] is cer
