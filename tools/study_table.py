@@ -129,10 +129,21 @@ def quality_cells(line: Mapping[str, str] | None) -> list[str]:
 
 
 def read_costs(path: Path) -> dict[str, dict[str, str]]:
-    """Measured costs by system, where tools/efficiency.py has published them."""
+    """What tools/efficiency.py measured of the tiny encoders, where it has been published, by system."""
     if not path.is_file():
         return {}
     found: dict[str, dict[str, str]] = {}
     for line in json.loads(path.read_text(encoding="utf-8"))["rows"]:
-        found[Path(line["name"]).stem] = {}
+        size, _, system = line["name"].partition("/")
+        if size == "tiny":
+            found[system] = {
+                "training, audio s/s": _figure(line.get("train"), "audio_per_second", "{:.0f}"),
+                "chunk, ms": _figure(line.get("stream"), "chunk_median_ms", "{:.1f}"),
+                "int8, MB": _figure(line.get("export"), "int8_bytes", "{:.2f}", 1e-6),
+                "int8, × real time": _figure(line.get("export"), "int8_real_time_factor", "{:.4f}"),
+            }
     return found
+
+
+def _figure(part: Mapping[str, Any] | None, name: str, form: str, scale: float = 1.0) -> str:
+    return form.format(scale * part[name]) if part and part.get(name) is not None else "–"

@@ -65,7 +65,7 @@ def windowed_attention(
         (B, H, T, d), without meaning where not valid.
     """
     n_frames = query.shape[2]
-    block = size * max(1, -(-max(left, 32) // size))
+    block = window_block(n_frames, left, size)
     keys, values, known = (
         pair_blocks(blocks(key, block)),
         pair_blocks(blocks(value, block)),
@@ -76,6 +76,11 @@ def windowed_attention(
     of_key = torch.arange(2 * block, device=query.device)
     visible = (of_key >= chunk - left) & (of_key < chunk + size) & known.transpose(-1, -2)
     return attend_blocks(blocks(query, block), keys, values, visible, dropout)[:, :, :n_frames]
+
+
+def window_block(n_frames: int, left: int, size: int) -> int:
+    """Frames of a block of `windowed_attention`: whole chunks, no fewer than are seen, no more than there are."""
+    return size * max(1, -(-min(max(left, 32), n_frames) // size))
 
 
 def blocks(x: Tensor, block: int) -> Tensor:

@@ -48,9 +48,11 @@ class LocalSDPA(SDPA):
         self.window, self.exportable = window, False
 
     def macs(self, n_frames: int) -> int:
-        """4 T D² for the projections and 2 T D for each frame that a frame sees."""
-        seen = min(n_frames, self.window + 1 if self.causal else 3 * self.window)
-        return 4 * n_frames * self.dim**2 + 2 * n_frames * seen * self.dim
+        """4 T D² for the projections and 6 D w for each frame of blocks of w (4 D w in the causal form)."""
+        if self.causal:
+            return super().macs(n_frames)
+        n_blocks = -(-n_frames // self.window)
+        return 4 * n_frames * self.dim**2 + 6 * n_blocks * self.window**2 * self.dim
 
     def _attend_whole(self, query: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
         keys, values, known = (

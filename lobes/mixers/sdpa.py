@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lobes.errors import ConfigError
-from lobes.mixers.attention import rotate, windowed_attention
+from lobes.mixers.attention import rotate, window_block, windowed_attention
 from lobes.mixers.base import Chunks, TokenMixer
 
 
@@ -100,9 +100,12 @@ class SDPA(TokenMixer):
         return y, SDPAState(keys[:, :, last], values[:, :, last], known[:, last])
 
     def macs(self, n_frames: int) -> int:
-        """4 T D² for the projections and 2 T² D for the attention (T · left_context in the causal form)."""
-        seen = min(n_frames, self.left_context + 1) if self.causal else n_frames
-        return 4 * n_frames * self.dim**2 + 2 * n_frames * seen * self.dim
+        """4 T D² for the projections, 2 T² D for the attention; in the causal form 4 D w for each frame of blocks of w."""
+        projections = 4 * n_frames * self.dim**2
+        if not self.causal:
+            return projections + 2 * n_frames**2 * self.dim
+        block = window_block(n_frames, self.left_context, 1)
+        return projections + 4 * -(-n_frames // block) * block**2 * self.dim
 
     def state_floats(self) -> int:
         """Keys and values of ``left_context`` frames, and their validity."""

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from recipe_runner import RECIPES
+from recipe_runner import RECIPES, SMALL, steps, train
 
 FOLDER = RECIPES / "LibriSpeech" / "SSL"
 
@@ -40,3 +40,16 @@ def test_an_encoder_that_cannot_stream_says_so(tmp_path):
     soundfile.write(tmp_path / "noise.wav", np.zeros(16000), 16000)
     ended = stream(str(tmp_path / "noise.wav"), "--encoder=sm-tiny")
     assert ended.returncode == 2 and "normalise: running" in ended.stderr
+
+
+def test_an_encoder_pretrained_for_streaming_learns_and_streams(librispeech_folder, tmp_path):
+    few = ("--train_loader.batch_seconds=30", "--objective.codebook_size=64", "--objective.n_codebooks=1", "--steps=30")
+    data = f"--data_folder={librispeech_folder}"
+    train("LibriSpeech/SSL", tmp_path / "run", data, *few, *SMALL, hparams="streaming.yaml")
+    rows = steps(tmp_path / "run")
+    first, last = (sum(float(row["loss"]) for row in part) / 5 for part in (rows[:5], rows[-5:]))
+    assert last < first - 0.1, f"{first:.2f} to {last:.2f} nats"
+    soundfile.write(tmp_path / "noise.wav", np.random.default_rng(0).normal(scale=0.1, size=40000), 16000)
+    ended = stream(str(tmp_path / "noise.wav"), f"--encoder={tmp_path / 'run'}", "--check")
+    assert ended.returncode == 0, ended.stderr
+    assert float(re.search(r"offline pass in chunks: (\S+)", ended.stdout)[1]) < 1e-4
