@@ -121,6 +121,7 @@ VARIANTS = (
     Variant("FNet block 128", "FNet", {"block": 128}),
     Variant("SSD", "SSD", kind="exempt"),
     Variant("SSD bidirectional", "SSD", {"bidirectional": True}, kind="exempt"),
+    Variant("SSD bidirectional, expand 1", "SSD", {"bidirectional": True, "expand": 1}, kind="exempt"),
     # Beside a feed-forward it need not be one itself; at its own width it is a whole layer.
     Variant("ConvNeXt v1, expand 2", "ConvNeXt", {"version": 1, "expand": 2}),
     Variant("ConvNeXt v2, expand 2", "ConvNeXt", {"version": 2, "expand": 2}),
