@@ -100,7 +100,7 @@ class SDPA(TokenMixer):
         return y, SDPAState(keys[:, :, last], values[:, :, last], known[:, last])
 
     def macs(self, n_frames: int) -> int:
-        """4 T D² for the projections, 2 T² D for the attention; in the causal form 4 D w for each frame of blocks of w."""
+        """4 T D² for the projections, 2 T² D for attention (causal: 4 D w for each frame, in blocks of w)."""
         projections = 4 * n_frames * self.dim**2
         if not self.causal:
             return projections + 2 * n_frames**2 * self.dim
