@@ -54,6 +54,8 @@ class OnnxEncoder(nn.Module):
         Width of each layer: of the encoder's layers if the file has them, otherwise of the frames, the only layer.
     has_layers : bool
         Whether it has them.
+    n_parameters : int
+        Of the encoder that was exported; as a module this has none.
 
     Raises
     ------
@@ -69,6 +71,7 @@ class OnnxEncoder(nn.Module):
         self.sample_rate: int = self.about["sample_rate"]
         self.frame_rate: float = self.about["frame_rate"]
         self.dim: int = self.about["dim"]
+        self.n_parameters: int = self.about["parameters"]
         self.has_layers = len(self._session.get_outputs()) > 2
         self.layer_dims: list[int] = self.about["layer_dims"] if self.has_layers else [self.dim]
 

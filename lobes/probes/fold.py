@@ -68,9 +68,11 @@ def probe_fold(
         (item[label], decision, item["id"], item["group"])
         for item, decision in zip(tested, probe.predict(x_test), strict=True)
     ]
+    # One that runs elsewhere than in PyTorch says how many it has.
+    n_parameters = getattr(encoder, "n_parameters", None) or sum(p.numel() for p in encoder.parameters())
     return decisions, {
         "parameters_trained": probe.n_parameters,
-        "parameters_total": probe.n_parameters + sum(p.numel() for p in encoder.parameters()),
+        "parameters_total": probe.n_parameters + n_parameters,
         "audio_hours": sum(train.durations) / 3600,
         "wall_seconds": time.perf_counter() - started,
         "macs_per_second": encoder.macs(10.0) / 10,
