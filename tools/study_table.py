@@ -140,7 +140,7 @@ def read_costs(path: Path) -> dict[str, dict[str, str]]:
                 "training, audio s/s": _figure(line.get("train"), "audio_per_second", "{:.0f}"),
                 "chunk, ms": _figure(line.get("stream"), "chunk_median_ms", "{:.1f}"),
                 "int8, MB": _figure(line.get("export"), "int8_bytes", "{:.2f}", 1e-6),
-                "int8, × real time": _figure(line.get("export"), "int8_real_time_factor", "{:.4f}"),
+                "int8, real-time factor": _figure(line.get("export"), "int8_real_time_factor", "{:.4f}"),
             }
     return found
 

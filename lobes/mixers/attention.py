@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lobes.mixers.running import exact
+
 
 def rotate(x: Tensor, start: int = 0, base: float = 10000.0) -> Tensor:
     """Rotary position embedding (Su et al. 2021, "RoFormer", eq. 34) along the next-to-last axis.
@@ -32,7 +34,7 @@ def rotate(x: Tensor, start: int = 0, base: float = 10000.0) -> Tensor:
     rate = base ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
     angle = torch.arange(start, start + n_frames, device=x.device, dtype=torch.float64)[:, None] * rate
     # One turn is exact enough for float32, which every runtime has a cosine of.
-    angle = (angle % (2 * math.pi)).to(torch.promote_types(x.dtype, torch.float32))
+    angle = (angle % (2 * math.pi)).to(exact(x.dtype))
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x[..., :half], x[..., half:]
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

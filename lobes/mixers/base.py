@@ -127,6 +127,12 @@ class TokenMixer(nn.Module, ABC):
         """Numbers of state kept per stream (0 where it cannot stream)."""
         return 0
 
+    def _check_heads(self, num_heads: int) -> None:
+        """Refuse a number of heads that cannot share the width."""
+        if num_heads < 1 or self.dim % num_heads:
+            name = type(self).__name__
+            raise ConfigError(f"{name}: dim {self.dim} is not a multiple of num_heads = {num_heads}; change either")
+
     def _checked(self, chunks: Chunks | None) -> Chunks | None:
         """The chunks, once it is certain that this mixer can work in them."""
         if chunks is None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lobes.errors import ConfigError
 from lobes.mixers.base import Chunks, TokenMixer
 from lobes.mixers.convolution import DepthwiseConvolution
-from lobes.mixers.running import last_sum, per_frame, running_sums
+from lobes.mixers.running import exact, last_sum, per_frame, running_sums
 
 
 class ConvNeXtState(NamedTuple):
@@ -110,7 +110,7 @@ class ConvNeXt(TokenMixer):
     def _no_energy(self, batch: int) -> Tensor:
         width = self.hidden if self.version == 2 else 0
         weight = self.project.weight
-        return torch.zeros(batch, width, device=weight.device, dtype=torch.promote_types(weight.dtype, torch.float32))
+        return torch.zeros(batch, width, device=weight.device, dtype=exact(weight.dtype))
 
     def _output(self, hidden: Tensor, valid: Tensor) -> Tensor:
         y = self.project(hidden)
@@ -155,9 +155,9 @@ class GlobalResponseNorm(nn.Module):
 
     def _squares(self, hidden: Tensor, valid: Tensor) -> Tensor:
         # Sums over thousands of frames are kept in float32 at least, whatever autocast does.
-        exact = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        squares = hidden.to(exact(hidden.dtype)).square()
         # The product is cheaper than masked_fill, and safe: hidden is finite where the convolution read zeros.
-        return exact.square().mul_(valid[..., None])
+        return squares.mul_(valid[..., None])
 
     def _factors(self, energy: Tensor) -> Tensor:
         # The slope of a root is infinite at zero, where an utterance without frames is.

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lobes.errors import ConfigError
 from lobes.mixers.base import Chunks, TokenMixer
 from lobes.mixers.running import SoftmaxSums, cut, exact, running_softmax, softmax_sums
 
@@ -54,8 +53,7 @@ class Fastformer(TokenMixer):
 
     def __init__(self, dim: int, num_heads: int = 4, causal: bool = False) -> None:
         super().__init__(dim)
-        if num_heads < 1 or dim % num_heads:
-            raise ConfigError(f"Fastformer: dim {dim} is not a multiple of num_heads = {num_heads}; change either")
+        self._check_heads(num_heads)
         self.num_heads, self.causal = num_heads, causal
         # The running softmax pairs chunks, whose number torch.export pins: the step is exported instead.
         self.exportable = not causal

@@ -66,8 +66,7 @@ class HyperMixing(TokenMixer):
         self, dim: int, num_heads: int = 8, hidden: int = 128, causal: bool = False, tied: bool = False
     ) -> None:
         super().__init__(dim)
-        if num_heads < 1 or dim % num_heads:
-            raise ConfigError(f"HyperMixing: dim {dim} is not a multiple of num_heads = {num_heads}; change either")
+        self._check_heads(num_heads)
         if hidden < 1:
             raise ConfigError(f"HyperMixing: hidden is {hidden}; expected a positive number of units")
         self.num_heads, self.hidden, self.causal, self.tied = num_heads, hidden, causal, tied

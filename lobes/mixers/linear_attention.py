@@ -52,8 +52,7 @@ class LinearAttention(TokenMixer):
 
     def __init__(self, dim: int, num_heads: int = 4, causal: bool = False, segment: int = 64) -> None:
         super().__init__(dim)
-        if num_heads < 1 or dim % num_heads:
-            raise ConfigError(f"LinearAttention: dim {dim} is not a multiple of num_heads = {num_heads}; change either")
+        self._check_heads(num_heads)
         if segment < 1:
             raise ConfigError(f"LinearAttention: segment is {segment}; expected a positive number of frames")
         self.num_heads, self.causal, self.segment = num_heads, causal, segment

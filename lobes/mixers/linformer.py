@@ -47,8 +47,7 @@ class Linformer(TokenMixer):
         self, dim: int, num_heads: int = 4, rank: int = 128, max_frames: int = 2048, share: bool = True
     ) -> None:
         super().__init__(dim)
-        if num_heads < 1 or dim % num_heads:
-            raise ConfigError(f"Linformer: dim {dim} is not a multiple of num_heads = {num_heads}; change either")
+        self._check_heads(num_heads)
         for name, number in (("rank", rank), ("max_frames", max_frames)):
             if number < 1:
                 raise ConfigError(f"Linformer: {name} is {number}; expected a positive number")

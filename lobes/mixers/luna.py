@@ -48,8 +48,7 @@ class Luna(TokenMixer):
 
     def __init__(self, dim: int, num_heads: int = 4, memory: int = 16, causal: bool = False) -> None:
         super().__init__(dim)
-        if num_heads < 1 or dim % num_heads:
-            raise ConfigError(f"Luna: dim {dim} is not a multiple of num_heads = {num_heads}; change either")
+        self._check_heads(num_heads)
         if memory < 1:
             raise ConfigError(f"Luna: memory is {memory}; expected a positive number of vectors")
         self.num_heads, self.memory, self.causal = num_heads, memory, causal

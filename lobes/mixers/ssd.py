@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from lobes.errors import ConfigError
 from lobes.mixers.base import Chunks, TokenMixer
 from lobes.mixers.convolution import DepthwiseConvolution
+from lobes.mixers.running import exact
 
 
 class SSDState(NamedTuple):
@@ -140,8 +141,8 @@ class SSD(TokenMixer):
     def _output(self, parts: list[Tensor], gate: Tensor, valid: Tensor) -> Tensor:
         gates = gate.split(self.segment, dim=1)
         # Autocast leaves y in float32 and makes the gates bfloat16.
-        exact = self.norm.weight.dtype
-        gated = [self.norm((y * F.silu(g)).to(exact)) for y, g in zip(parts, gates, strict=True)]
+        dtype = self.norm.weight.dtype
+        gated = [self.norm((y * F.silu(g)).to(dtype)) for y, g in zip(parts, gates, strict=True)]
         return self.output(torch.cat(gated, dim=1)).masked_fill_(~valid[..., None], 0.0)
 
 
@@ -206,8 +207,7 @@ class Recurrence(nn.Module):
     def init_state(self, batch: int) -> SSDState:
         """Silence before ``batch`` streams."""
         past = self.convolution.init_state(batch)
-        exact = torch.promote_types(past.dtype, torch.float32)
-        return SSDState(past, past.new_zeros(batch, self.state, self.n_heads * self.head_dim, dtype=exact))
+        return SSDState(past, past.new_zeros(batch, self.state, self.n_heads * self.head_dim, dtype=exact(past.dtype)))
 
     def macs(self, n_frames: int) -> int:
         """T (E + 2 N) k for the convolution; q² (N + E) + 2 q N E for each segment of q frames."""

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lobes.errors import ConfigError
 from lobes.mixers.base import Chunks, TokenMixer
-from lobes.mixers.running import last_sum, per_frame, running_sums
+from lobes.mixers.running import exact, last_sum, per_frame, running_sums
 
 FORMS = ("full", "merged", "lite")
 
@@ -78,7 +78,7 @@ class SummaryMixing(TokenMixer):
     def init_state(self, batch: int, left: int | None = None) -> SummaryState:
         """No frame heard yet, for ``batch`` streams; see `TokenMixer.init_state`."""
         weight = next(self.parameters())
-        total = torch.zeros(batch, self.dim, device=weight.device, dtype=_exact(weight.dtype))
+        total = torch.zeros(batch, self.dim, device=weight.device, dtype=exact(weight.dtype))
         return SummaryState(total, total.new_zeros(batch, 1))
 
     def step(self, x: Tensor, valid: Tensor, state: SummaryState) -> tuple[Tensor, SummaryState]:
@@ -101,7 +101,7 @@ class SummaryMixing(TokenMixer):
 
     def _summaries(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         # Sums over thousands of frames are kept in float32 at least, whatever autocast does.
-        summaries = F.gelu(self.summary(x)).to(_exact(x.dtype)).masked_fill(~valid[..., None], 0.0)
+        summaries = F.gelu(self.summary(x)).to(exact(x.dtype)).masked_fill(~valid[..., None], 0.0)
         return summaries, valid[..., None].to(summaries.dtype)
 
     def _combine(self, x: Tensor, means: Tensor, size: int, valid: Tensor) -> Tensor:
@@ -119,7 +119,3 @@ class SummaryMixing(TokenMixer):
 
 def _two_layers(dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
-
-
-def _exact(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)

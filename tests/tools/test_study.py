@@ -68,6 +68,12 @@ def test_the_committed_table_is_that_of_the_committed_figures():
     assert not study_table.update(ROOT / "docs" / "study", write=False)
 
 
+def test_costs_are_joined_by_name():
+    costs = study_table.read_costs(ROOT / "docs" / "efficiency" / "encoders.json")
+    assert set(costs) <= set(study.systems()) and float(costs["luna"]["training, audio s/s"]) > 10
+    assert costs["efficientnetv2"]["chunk, ms"] == "–", "it does not stream"
+
+
 def test_every_matched_encoder_takes_part():
     names = study.systems()
     assert {"sdpa", "luna", "u_net", "efficientnetv2"} <= set(names)
