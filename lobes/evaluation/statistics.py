@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lobes.errors import ConfigError, DataError
 from lobes.evaluation.metrics import Metric, accuracy
@@ -128,7 +128,7 @@ def bootstrap_interval(
     value = _defined(metric, metric(table))
     method, index, label, n_groups = _choose(method, index)
     if method == "t":
-        low, high = _t_interval(value, leave_one_out(metric, table, index), level, metric.bounds)
+        low, high = jackknife_interval(value, leave_one_out(metric, table, index), level, metric.bounds)
     else:
         draws = resampled(metric, [table], index, n, seed, two_stage=method == "two_stage")[0]
         low, high = _quantiles(draws, _tail(level, len(np.unique(index)), method))
@@ -186,7 +186,7 @@ def paired_bootstrap(
 
     if method == "t":
         jackknife = left_out()
-        low, high = _t_interval(difference, jackknife, level)
+        low, high = jackknife_interval(difference, jackknife, level)
         p_value = _t_p_value(difference, jackknife)
     else:
         rows = resampled(metric, [table_a, table_b], index, n, seed, two_stage=method == "two_stage")
@@ -328,13 +328,26 @@ def _jackknife_error(left_out: NDArray[Any]) -> float:
     return math.sqrt((n_groups - 1) / n_groups * float(((left_out - left_out.mean()) ** 2).sum()))
 
 
-def _t_interval(
-    value: float, left_out: NDArray[Any], level: float, bounds: tuple[float, float] = (-math.inf, math.inf)
+def jackknife_interval(
+    value: float, left_out: ArrayLike, level: float, bounds: tuple[float, float] = (-math.inf, math.inf)
 ) -> tuple[float, float]:
-    """Return value ± t · error; on the scale that the bounds call for, unless the value lies on one of them."""
+    """Return value ± t · jackknife standard error, on the scale that the bounds call for unless it lies on one of them.
+
+    Parameters
+    ----------
+    value : float
+        Of all groups.
+    left_out : array (G,)
+        The same without each of the groups.
+    level : float
+        Such as 0.95.
+    bounds : tuple of float
+        What the value cannot leave: (0, 1) calls for the logit scale, (0, inf) for the log scale.
+    """
     from scipy.special import expit, logit, stdtrit
 
-    half = float(stdtrit(len(left_out) - 1, (1 + level) / 2)) * _jackknife_error(left_out)
+    without = np.asarray(left_out, dtype=float)
+    half = float(stdtrit(len(without) - 1, (1 + level) / 2)) * _jackknife_error(without)
     if bounds == (0.0, 1.0) and 0 < value < 1:
         centre, half = float(logit(value)), half / (value * (1 - value))
         return float(expit(centre - half)), float(expit(centre + half))

@@ -6,7 +6,7 @@ from lobes.objectives.disturbance import Disturbance
 from lobes.objectives.hubert import HuBERT
 from lobes.objectives.masked import MaskedPrediction
 from lobes.objectives.masks import span_mask, utterance_generator
-from lobes.objectives.monitors import effective_rank, perplexity
+from lobes.objectives.monitors import perplexity
 from lobes.objectives.quantiser import RandomProjectionQuantiser
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "ObjectiveOutput",
     "RandomProjectionQuantiser",
     "SSLModel",
-    "effective_rank",
     "perplexity",
     "span_mask",
     "utterance_generator",

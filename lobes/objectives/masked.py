@@ -12,11 +12,12 @@ from torch.nn import functional as F
 from lobes.encoders import Encoder
 from lobes.encoders.stem import stack_frames
 from lobes.errors import ConfigError
+from lobes.evaluation.representations import effective_rank
 from lobes.mixers import Chunks
 from lobes.objectives.base import Objective, ObjectiveOutput
 from lobes.objectives.disturbance import Disturbance
 from lobes.objectives.masks import span_mask, utterance_generator
-from lobes.objectives.monitors import effective_rank, perplexity
+from lobes.objectives.monitors import perplexity
 
 
 class MaskedPrediction(Objective):

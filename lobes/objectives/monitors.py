@@ -6,33 +6,6 @@ import torch
 from torch import Tensor
 
 
-def effective_rank(embeddings: Tensor) -> Tensor:
-    """RankMe (Garrido et al. 2023, eq. 1): the exponential of the entropy of the normalised singular values.
-
-    Between 1 (all embeddings on one line: collapsed) and min(N, D).
-
-    Arguments
-    ---------
-    embeddings : Tensor
-        (N, D).
-
-    Returns
-    -------
-    Tensor
-        ().
-
-    Example
-    -------
-    >>> round(effective_rank(torch.eye(4)).item(), 3)
-    4.0
-    """
-    if embeddings.shape[0] == 0:
-        return embeddings.new_zeros(())
-    values = torch.linalg.svdvals(embeddings.double())
-    share = values / values.sum().clamp_min(1e-12) + 1e-12
-    return torch.exp(-(share * share.log()).sum()).to(embeddings.dtype)
-
-
 def perplexity(codes: Tensor, codebook_size: int) -> Tensor:
     """How many codes are in use: the exponential of the entropy of their frequencies, from 1 to ``codebook_size``.
 

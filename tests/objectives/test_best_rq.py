@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from lobes.encoders import Encoder, LogMel, StackingStem
 from lobes.errors import ConfigError
+from lobes.evaluation.representations import effective_rank
 from lobes.mixers import SummaryMixing
 from lobes.objectives import (
     BestRQ,
     Disturbance,
     RandomProjectionQuantiser,
     SSLModel,
-    effective_rank,
     span_mask,
     utterance_generator,
 )

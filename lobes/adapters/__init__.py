@@ -1,0 +1,1 @@
+"""Parameter-efficient tuning of encoders, and what it makes them forget."""
