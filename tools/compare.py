@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from lobes.errors import DataError
-from lobes.evaluation import Metric, accuracy, append_row, cer, eer, holm, paired_bootstrap, read_result, uar, wer
+from lobes.evaluation import Metric, accuracy, append_row, auc, cer, eer, holm, paired_bootstrap, read_result, uar, wer
 from lobes.training import run
 from lobes.training.pretraining import MASKED_ACCURACY
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in (accuracy, cer, eer, uar, wer, MASKED_ACCURACY)}
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (accuracy, auc, cer, eer, uar, wer, MASKED_ACCURACY)}
 
 
 def same_metric(results: list[dict[str, Any]]) -> Metric:

@@ -5,7 +5,7 @@ Nothing here knows a model: everything starts from per-item records (see `lobes.
 
 from __future__ import annotations
 
-from lobes.evaluation.metrics import Metric, accuracy, cer, eer, mean_metric, ratio_metric, uar, wer
+from lobes.evaluation.metrics import Metric, accuracy, auc, cer, eer, mean_metric, ratio_metric, uar, wer
 from lobes.evaluation.plots import inline_svg, layer_weights_figure, loss_figure, results_figure, save_figure
 from lobes.evaluation.records import char_errors, edit_counts, label_records, trial_records, word_errors
 from lobes.evaluation.report import write_report
@@ -28,6 +28,7 @@ __all__ = [
     "Metric",
     "accuracy",
     "append_row",
+    "auc",
     "bootstrap_interval",
     "cer",
     "char_errors",

@@ -132,16 +132,20 @@ def _uar(table: Table, weights: NDArray[Any]) -> NDArray[Any]:
     return _divide(total, seen)
 
 
-def _eer(table: Table, weights: NDArray[Any]) -> NDArray[Any]:
+def _rejected(table: Table, weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Weight of the targets and of the others below each threshold: none first, all last; tied scores go together."""
     order = np.argsort(table["score"], kind="stable")
     score = table["score"][order].astype(float)
     target = table["target"][order].astype(bool)
     weights = weights[..., order]
-    # One operating point per distinct score (its trials are rejected together), and one that accepts everything.
     last = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)
     start = np.zeros((*weights.shape[:-1], 1))
-    rejected = np.concatenate([start, np.cumsum(weights * target, axis=-1)[..., last]], axis=-1)
-    dropped = np.concatenate([start, np.cumsum(weights * ~target, axis=-1)[..., last]], axis=-1)
+    targets = np.concatenate([start, np.cumsum(weights * target, axis=-1)[..., last]], axis=-1)
+    return targets, np.concatenate([start, np.cumsum(weights * ~target, axis=-1)[..., last]], axis=-1)
+
+
+def _eer(table: Table, weights: NDArray[Any]) -> NDArray[Any]:
+    rejected, dropped = _rejected(table, weights)
     miss = _divide(rejected, rejected[..., -1:])
     false_alarm = 1 - _divide(dropped, dropped[..., -1:])
     gap = miss - false_alarm  # grows from -1 to 1
@@ -151,6 +155,13 @@ def _eer(table: Table, weights: NDArray[Any]) -> NDArray[Any]:
     share = _divide(-gap_before, gap_after - gap_before)
     miss_before, miss_after = np.take_along_axis(miss, before, -1), np.take_along_axis(miss, after, -1)
     return (miss_before + share * (miss_after - miss_before))[..., 0]
+
+
+def _auc(table: Table, weights: NDArray[Any]) -> NDArray[Any]:
+    rejected, dropped = _rejected(table, weights)
+    # The targets above each group of tied others, and half of those in it.
+    above = rejected[..., -1:] - (rejected[..., 1:] + rejected[..., :-1]) / 2
+    return _divide((np.diff(dropped, axis=-1) * above).sum(-1), rejected[..., -1] * dropped[..., -1])
 
 
 #: Word error rate: Σ edits / Σ reference words over the corpus (not a mean of rates); reads `word_errors`.
@@ -165,8 +176,11 @@ uar = Metric("uar", ["target", "prediction"], _uar, bounds=(0.0, 1.0), higher_is
 #: Equal error rate: where the miss rate equals the false-alarm rate, on the straight line between the two operating
 #: points around it (tied scores are one point); NaN without targets or without non-targets; reads `trial_records`.
 eer = Metric("eer", ["target", "score"], _eer, bounds=(0.0, 1.0))
+#: Area under the receiver operating characteristic: how often a target's score is above another's, ties counted half
+#: (Hanley & McNeil 1982); NaN without targets or without others; reads `trial_records`.
+auc = Metric("auc", ["target", "score"], _auc, bounds=(0.0, 1.0), higher_is_better=True)
 
 #: Metrics that tables and plots show in percent.
-PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer"})
+PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc"})
 #: Those in which more is better, by name: what tables and plots know of a metric read back from a file.
-HIGHER_IS_BETTER = frozenset({"accuracy", "uar"})
+HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lobes.probes.ctc import CTCLoss, ctc_frames_needed, ctc_greedy, ctc_loss
 from lobes.probes.downstream import Downstream, cache_features
 from lobes.probes.features import collate_features, extract_features
-from lobes.probes.fold import Decision, probe_fold
+from lobes.probes.fold import Decision, decision_records, probe_fold
 from lobes.probes.heads import AttentiveHead, BiLSTMHead, FrameLinear, LinearHead, Probe
 from lobes.probes.layer_sum import WeightedLayerSum
 from lobes.probes.logistic import LogisticProbe, PooledLayers
@@ -32,6 +32,7 @@ __all__ = [
     "ctc_frames_needed",
     "ctc_greedy",
     "ctc_loss",
+    "decision_records",
     "extract_features",
     "probe_fold",
 ]

@@ -4,19 +4,56 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lobes.dataio import AudioDataset
+from lobes.evaluation import label_records
 from lobes.probes.downstream import cache_features
 from lobes.probes.logistic import LogisticProbe, PooledLayers
 
 logger = logging.getLogger(__name__)
 
-#: Label, what was decided, id and group of a clip: what `lobes.evaluation.label_records` takes.
-Decision = tuple[str, str, str, str]
+
+class Decision(NamedTuple):
+    """What was decided on a clip."""
+
+    target: str
+    """Its label."""
+    prediction: str
+    id: str
+    group: str
+    scores: dict[str, float] = {}
+    """Of each class, higher for a likelier one."""
+
+
+def decision_records(decisions: Sequence[Decision], positive: str | None = None) -> list[dict[str, Any]]:
+    """Records of decisions, for `accuracy` and `uar`; with a positive class, for `auc` and `eer` too.
+
+    Parameters
+    ----------
+    decisions : sequence of Decision
+        Of all folds.
+    positive : str, optional
+        Of two classes the one to detect: target and prediction are then 1 for it and 0 for the other, and `score` is
+        the class's own.
+
+    Example
+    -------
+    >>> found = [Decision("duet", "noise", "a", "S10", {"duet": 0.4, "noise": 0.6})]
+    >>> decision_records(found, positive="duet")
+    [{'id': 'a', 'group': 'S10', 'target': 1, 'prediction': 0, 'score': 0.4}]
+    """
+    targets, predictions, ids, groups, scores = zip(*decisions, strict=True)
+    if positive is None:
+        return label_records(targets, predictions, ids, groups)
+    records = label_records(
+        [int(t == positive) for t in targets], [int(p == positive) for p in predictions], ids, groups
+    )
+    return [record | {"score": float(score[positive])} for record, score in zip(records, scores, strict=True)]
 
 
 def probe_fold(
@@ -64,9 +101,10 @@ def probe_fold(
     probe.fit(x, [item[label] for item in heard], [item["group"] for item in heard])
     left_out = ", ".join(sorted({item["group"] for item in tested}))
     logger.info("%s: layer %d, strength %g", left_out, probe.layer, probe.strength)
+    likely = [dict(zip(probe.classes, row, strict=True)) for row in probe.probabilities(x_test).tolist()]
     decisions = [
-        (item[label], decision, item["id"], item["group"])
-        for item, decision in zip(tested, probe.predict(x_test), strict=True)
+        Decision(item[label], decision, item["id"], item["group"], scores)
+        for item, decision, scores in zip(tested, probe.predict(x_test), likely, strict=True)
     ]
     # One that runs elsewhere than in PyTorch says how many it has.
     n_parameters = getattr(encoder, "n_parameters", None) or sum(p.numel() for p in encoder.parameters())

@@ -49,9 +49,14 @@ class LogisticProbe:
         Inverse penalties to choose from (scikit-learn's ``C``), smallest first; the smaller of two equals is taken.
     max_iter : int
         Of the L-BFGS solver.
+    balanced : bool
+        Give every class the same weight, however few examples it has, in fitting and in choosing: for classes of very
+        different sizes, where `uar` is the metric.
 
     Attributes
     ----------
+    classes : list of str
+        Labels, sorted.
     layer, strength : int, float
         What was chosen.
     n_parameters : int
@@ -65,9 +70,12 @@ class LogisticProbe:
     (['yes', 'no'], 0)
     """
 
-    def __init__(self, strengths: Sequence[float] = (0.001, 0.01, 0.1, 1.0), max_iter: int = 500) -> None:
-        self.strengths, self.max_iter = tuple(strengths), max_iter
+    def __init__(
+        self, strengths: Sequence[float] = (0.001, 0.01, 0.1, 1.0), max_iter: int = 500, balanced: bool = False
+    ) -> None:
+        self.strengths, self.max_iter, self.balanced = tuple(strengths), max_iter, balanced
         self.layer, self.strength, self.n_parameters = 0, self.strengths[0], 0
+        self.classes: list[str] = []
 
     def fit(self, features: np.ndarray, labels: Sequence[str], groups: Sequence[str]) -> LogisticProbe:
         """Choose layer and penalty, and fit.
@@ -100,6 +108,7 @@ class LogisticProbe:
         self.layer, self.strength = max(scores, key=lambda choice: scores[choice])
         self._model = self._solve(x[:, self.layer], y, self.strength)
         logistic = self._model[-1]
+        self.classes = logistic.classes_.tolist()
         self.n_parameters = logistic.coef_.size + logistic.intercept_.size
         return self
 
@@ -107,13 +116,24 @@ class LogisticProbe:
         """Labels of M utterances, from features (M, L, F)."""
         return self._model.predict(np.asarray(features, dtype=np.float64)[:, self.layer]).tolist()
 
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """Of each of `classes`, (M, C), for M utterances with features (M, L, F)."""
+        return self._model.predict_proba(np.asarray(features, dtype=np.float64)[:, self.layer])
+
     def _left_out(self, x: np.ndarray, y: np.ndarray, g: np.ndarray, strength: float) -> float:
-        """Accuracy, averaged over groups, on each group by a model of the others."""
-        scores = []
+        """How well each group is told by a model of the others: mean accuracy of the groups, or recall of the classes.
+
+        A group may lack some classes, so that recalls are of all groups' decisions together.
+        """
+        decided = np.full(len(y), None, dtype=object)
         for group in np.unique(g):
             out = g == group
             if len(np.unique(y[~out])) > 1:
-                scores.append(self._solve(x[~out], y[~out], strength).score(x[out], y[out]))
+                decided[out] = self._solve(x[~out], y[~out], strength).predict(x[out])
+        tested = np.array([decision is not None for decision in decided])
+        parts = y if self.balanced else g
+        right = decided == y
+        scores = [right[tested & (parts == part)].mean() for part in np.unique(parts[tested])]
         return float(np.mean(scores)) if scores else 0.0
 
     def _solve(self, x: np.ndarray, y: np.ndarray, strength: float):
@@ -121,7 +141,9 @@ class LogisticProbe:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=self.max_iter))
+        weight = "balanced" if self.balanced else None
+        logistic = LogisticRegression(C=strength, max_iter=self.max_iter, class_weight=weight)
+        model = make_pipeline(StandardScaler(), logistic)
         with warnings.catch_warnings():
             # Not converged to 1e-4 after so many steps: good enough to score.
             warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")

@@ -12,6 +12,7 @@ import pytest
 from lobes.errors import DataError
 from lobes.evaluation import (
     accuracy,
+    auc,
     cer,
     char_errors,
     edit_counts,
@@ -176,14 +177,32 @@ def made_records(name: str, n: int = 40) -> list[dict]:
     if name in ("wer", "mean"):
         records = word_errors(*random_texts(4, n))
         return [record | {"x": float(rng.normal())} for record in records]
-    if name == "eer":
+    if name in ("eer", "auc"):
         targets = rng.integers(0, 2, size=n)
         return trial_records(targets.tolist(), (rng.normal(size=n) + targets).round(1).tolist())
     targets = rng.integers(0, 3, size=n)
     return label_records(targets.tolist(), np.where(rng.random(n) < 0.6, targets, 0).tolist())
 
 
-METRICS = {"wer": wer, "accuracy": accuracy, "uar": uar, "eer": eer, "mean": mean_metric("x", "x")}
+@pytest.mark.parametrize("seed", range(5))
+def test_auc_equals_a_slow_loop_and_scikit_learn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, 2, 60)
+    scores = np.round(rng.normal(size=60) + targets, 1)  # rounded: with ties
+    pairs = [(a, b) for a in scores[targets == 1] for b in scores[targets == 0]]
+    slow = sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs) / len(pairs)
+    found = auc(trial_records(targets.tolist(), scores.tolist()))
+    assert found == pytest.approx(slow, abs=1e-12)
+    sklearn = pytest.importorskip("sklearn.metrics")
+    assert found == pytest.approx(sklearn.roc_auc_score(targets, scores), abs=1e-12)
+
+
+def test_auc_without_others_is_undefined() -> None:
+    assert math.isnan(auc(trial_records([1, 1], [0.1, 0.2])))
+    assert auc(trial_records([1, 0, 0], [0.5, 0.5, 0.1])) == 0.75
+
+
+METRICS = {"wer": wer, "accuracy": accuracy, "uar": uar, "eer": eer, "auc": auc, "mean": mean_metric("x", "x")}
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -86,3 +86,24 @@ def test_pooled_layers_are_blind_to_padding():
     assert [tuple(layer.shape) for layer in batch.layers] == [(2, 1, 16)] * 3 and batch.valid.all()
     for ours, theirs in zip(batch.layers, alone.layers, strict=True):
         torch.testing.assert_close(ours[:1], theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_balanced_hears_the_rare_class():
+    """One in twenty is of the rare class, and hard to tell: plain accuracy is best served by never saying it."""
+    noise = np.random.default_rng(0)
+    y = np.where(np.arange(800) % 20 == 0, "rare", "usual")
+    x = noise.standard_normal((800, 2, 3))
+    x[:, 1, 0] += 1.5 * (y == "rare")
+    g = (np.arange(800) // 200).astype(str)
+    plain, balanced = (LogisticProbe(strengths=(0.1,), balanced=b).fit(x, y, g) for b in (False, True))
+    recall = [np.mean(np.array(probe.predict(x))[y == "rare"] == "rare") for probe in (plain, balanced)]
+    assert recall[0] < 0.2 and recall[1] > 0.6 and balanced.layer == 1
+    found = balanced.probabilities(x)
+    assert balanced.classes == ["rare", "usual"] and np.allclose(found.sum(1), 1)
+    assert [balanced.classes[i] for i in found.argmax(1)] == balanced.predict(x)
+
+
+def test_a_class_of_one_group_alone_does_not_stop_the_choice():
+    x, y, g = corpus()
+    y = ["only here" if group == "0" and label == "0" else label for label, group in zip(y, g, strict=True)]
+    assert LogisticProbe(balanced=True).fit(x, y, g).layer == 2

@@ -7,8 +7,9 @@ import pytest
 import soundfile
 
 from lobes.dataio import audio_dataset, write_manifest
+from lobes.evaluation import accuracy, auc, uar
 from lobes.export import load_encoder
-from lobes.probes import LogisticProbe, probe_fold
+from lobes.probes import Decision, LogisticProbe, decision_records, probe_fold
 
 
 @pytest.fixture
@@ -38,7 +39,8 @@ def test_decisions_do_not_depend_on_the_labels_that_are_tested(datasets):
     encoder = load_encoder("logmel-40-25hz")
     found, cost = probe_fold(encoder, LogisticProbe(), *datasets(), "bird")
     assert [(label, decision) for label, decision, *_ in found] == [("low", "low"), ("high", "high")] * 3
-    assert [name for _, _, name, _ in found] == [f"wood{n}" for n in range(6)] and {row[3] for row in found} == {"wood"}
+    assert [one.id for one in found] == [f"wood{n}" for n in range(6)] and {one.group for one in found} == {"wood"}
+    assert all(max(one.scores, key=one.scores.get) == one.prediction for one in found)
     swapped, _ = probe_fold(encoder, LogisticProbe(), *datasets(("high", "low")), "bird")
     assert [row[1] for row in swapped] == [row[1] for row in found] != [row[0] for row in swapped]
     assert cost["audio_hours"] == pytest.approx(12 * 0.25 / 3600) and cost["parameters_trained"] == 2 * 160 + 1
@@ -50,3 +52,14 @@ def test_known_features_are_not_computed_again(datasets, monkeypatch):
     assert len(known) == 18
     monkeypatch.setattr(encoder, "forward", None)
     assert probe_fold(encoder, LogisticProbe(), *datasets(), "bird", known=known)[0] == found
+
+
+def test_records_of_a_detection():
+    decisions = [
+        Decision("call", "call", "a", "hill", {"call": 0.9, "none": 0.1}),
+        Decision("none", "call", "b", "hill", {"call": 0.6, "none": 0.4}),
+        Decision("call", "none", "c", "lake", {"call": 0.4, "none": 0.6}),
+    ]
+    records = decision_records(decisions, positive="call")
+    assert (accuracy(records), auc(records), uar(records)) == (pytest.approx(1 / 3), 0.5, 0.25)
+    assert accuracy(decision_records(decisions)) == pytest.approx(1 / 3)

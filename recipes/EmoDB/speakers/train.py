@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from lobes.dataio import audio_dataset, leave_one_group_out, read_manifest, take_clips
-from lobes.evaluation import accuracy, label_records, write_result
+from lobes.evaluation import accuracy, write_result
 from lobes.export import load_encoder
-from lobes.probes import probe_fold
+from lobes.probes import decision_records, probe_fold
 from lobes.training import on_main, run, start_experiment
 
 
@@ -58,7 +58,7 @@ def save(hparams, outcomes, manifests) -> None:
         task=hparams["task"],
         system=hparams["name"],
         metric=accuracy,
-        records=label_records(*zip(*decisions, strict=True)),
+        records=decision_records(decisions),
         seed=hparams["seed"],
         data=manifests,
         data_name=hparams["data_name"],

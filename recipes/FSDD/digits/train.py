@@ -22,9 +22,9 @@ from speechbrain.utils.epoch_loop import EpochCounter
 from torch.nn.functional import cross_entropy
 
 from lobes.dataio import audio_dataset, leave_one_group_out, read_manifest
-from lobes.evaluation import accuracy, label_records, write_result
+from lobes.evaluation import accuracy, write_result
 from lobes.export import load_encoder
-from lobes.probes import Downstream, Probe, probe_fold
+from lobes.probes import Decision, Downstream, Probe, decision_records, probe_fold
 from lobes.training import Brain, Checkpointer, costs, on_main, run, start_experiment
 
 
@@ -39,7 +39,8 @@ class Digits(Brain):
         """Cross-entropy; out of training also the decisions."""
         target = batch.digit_number.flatten()
         if stage != Stage.TRAIN:
-            self.decisions += zip(batch.digit, map(str, logits.argmax(-1).tolist()), batch.id, batch.group, strict=True)
+            found = map(str, logits.argmax(-1).tolist())
+            self.decisions += map(Decision, batch.digit, found, batch.id, batch.group)
         return self.weighted(cross_entropy(logits, target), len(target))
 
     def on_stage_start(self, stage, epoch=None):
@@ -112,7 +113,7 @@ def save(hparams, outcomes, manifests) -> None:
         task=hparams["task"],
         system=hparams["name"],
         metric=accuracy,
-        records=label_records(*zip(*decisions, strict=True)),
+        records=decision_records(decisions),
         seed=hparams["seed"],
         data=manifests,
         data_name=hparams["data_name"],
