@@ -1,6 +1,7 @@
 """Compare systems on the same items: each result with its interval, then the first minus each other one.
 
     python tools/compare.py results/pretrained/1 results/untrained/1 results/log-mel/1
+    python tools/compare.py results/pretrained/1 results/untrained/1 --metric uar
     python tools/compare.py results/pretrained/1 --append results.csv   # keep rows for the README's table
 
 Arguments are `result.json` files, or the folders that hold one. Differences come with a paired interval and a p-value,
@@ -14,7 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from lobes.errors import DataError
-from lobes.evaluation import Metric, accuracy, append_row, auc, cer, eer, holm, paired_bootstrap, read_result, uar, wer
+from lobes.evaluation import (
+    Metric,
+    accuracy,
+    append_row,
+    auc,
+    bootstrap_interval,
+    cer,
+    eer,
+    holm,
+    paired_bootstrap,
+    read_result,
+    uar,
+    wer,
+)
 from lobes.training import run
 from lobes.training.pretraining import MASKED_ACCURACY
 
@@ -22,7 +36,7 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (accuracy, auc, 
 
 
 def same_metric(results: list[dict[str, Any]]) -> Metric:
-    """The metric that all results share."""
+    """The main metric that all results share."""
     names = {result["metric"]["name"] for result in results}
     if len(names) > 1 or not names <= set(METRICS):
         raise DataError(f"metrics are {sorted(names)}: expected the same one of {sorted(METRICS)} in all results")
@@ -34,12 +48,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="+", type=Path, help="result.json files or their folders")
     parser.add_argument("--append", type=Path, help="append a row for each to this results.csv")
+    parser.add_argument(
+        "--metric", choices=sorted(METRICS), help="another of their records than the main one"
+    )
     options = parser.parse_args()
     results = [read_result(path) for path in options.results]
-    metric = same_metric(results)
+    metric = METRICS[options.metric] if options.metric else same_metric(results)
     for result in results:
-        found = result["metric"]
-        print(f"{result['system']:32} {found['name']} {found['value']:.4f} [{found['low']:.4f}, {found['high']:.4f}]")
+        found = bootstrap_interval(result["records"], metric)
+        print(f"{result['system']:32} {metric.name} {found.value:.4f} [{found.low:.4f}, {found.high:.4f}]")
         if options.append:
             append_row(options.append, result)
     first, *others = results
