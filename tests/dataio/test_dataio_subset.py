@@ -9,8 +9,8 @@ import soundfile
 import torch
 
 from lobes.dataio import Manifest, read_manifest, take_clips, take_hours, write_manifest
-from lobes.dataio.corpora import prepare_mix
-from lobes.errors import ConfigError
+from lobes.dataio.corpora import prepare_held_out, prepare_mix
+from lobes.errors import ConfigError, DataError
 
 
 def manifest(n_items: int = 100, seconds: float = 36.0) -> Manifest:
@@ -75,3 +75,27 @@ def test_a_mix_trains_on_train_or_all_and_never_on_test(tmp_path):
     assert [row["id"] for row in read_manifest(mixed["valid"]).rows] == ["one/valid"]
     with pytest.raises(ConfigError, match="none has a valid split"):
         prepare_mix(tmp_path / "other", {"two": corpora["two"]})
+
+
+def test_groups_that_are_held_out_are_in_no_split(tmp_path):
+    rows = []
+    for number in range(12):
+        soundfile.write(tmp_path / f"{number}.wav", torch.zeros(1600).numpy(), 16000)
+        row = {"id": str(number), "wav": f"$data_root/{number}.wav", "start": 0.0, "stop": 0.1, "duration": 0.1}
+        rows.append(row | {"sample_rate": 16000, "channel": None, "group": f"S{number % 4}"})
+
+    def corpus(save_folder):
+        about = {"data_root": tmp_path, "source": "zeros", "licence": "none"}
+        return {"all": write_manifest(save_folder / "all.csv", rows, **about)}
+
+    def groups(held_out):
+        parts = prepare_held_out(tmp_path / "out", corpus, held_out, valid_share=0.3)
+        return {name: set(read_manifest(path).groups) for name, path in parts.items()}
+
+    everyone = {"S0", "S1", "S2", "S3"}
+    for held_out in ("S1", ["S1"], "S1,S3", ""):
+        found = groups(held_out)
+        names = set(held_out.split(",") if isinstance(held_out, str) else held_out) - {""}
+        assert found["train"] | found["valid"] == everyone - names and not found["train"] & found["valid"]
+    with pytest.raises(DataError, match="held_out names 'S9'.*S0, S1, S2, S3"):
+        groups("S9")
