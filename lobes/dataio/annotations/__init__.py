@@ -1,4 +1,4 @@
-"""Annotations of recordings: Raven selection tables, Audacity labels, Sonic Visualiser layers, CSV; read and written."""
+"""Annotations of recordings, read and written: Raven tables, Audacity labels, Sonic Visualiser layers, CSV."""
 
 from __future__ import annotations
 

@@ -54,6 +54,8 @@ class AnnotationTable(list[Annotation]):
 
     Attributes
     ----------
+    format : str
+        What the file was: `raven`, `audacity`, `svl`, `hainan`, `csv`; empty if it was none.
     columns : tuple of str
         Names of all columns, in the file's order; empty for formats without.
     label_column : str or None
@@ -61,9 +63,14 @@ class AnnotationTable(list[Annotation]):
     """
 
     def __init__(
-        self, annotations: Iterable[Annotation] = (), columns: Iterable[str] = (), label_column: str | None = None
+        self,
+        annotations: Iterable[Annotation] = (),
+        format: str = "",
+        columns: Iterable[str] = (),
+        label_column: str | None = None,
     ) -> None:
         super().__init__(annotations)
+        self.format = format
         self.columns = tuple(columns)
         self.label_column = label_column
 
