@@ -6,13 +6,15 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lobes.dataio.manifest import Manifest, Row, read_meta, validate_splits, write_manifest
-from lobes.dataio.scan import Clip, scan_clips
+from lobes.dataio.scan import Clip, find_audio, scan_clips
+from lobes.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,50 @@ class Corpus:
     name: str
     source: str
     licence: str
+
+
+def clips_by_name(
+    root: Path, pattern: re.Pattern[str], make: Callable[[str, re.Match[str]], Clip | str], named: str
+) -> tuple[list[Clip], list[tuple[str, str]]]:
+    """Make clips of the audio below a folder whose files' names tell all.
+
+    Parameters
+    ----------
+    root : path
+        Searched to any depth.
+    pattern : Pattern
+        What a name without its suffix must match from end to end.
+    make : callable
+        (path below `root`, match) -> clip, or the reason why there is none.
+    named : str
+        What the names are like, for the report.
+
+    Returns
+    -------
+    clips : list of Clip
+        The first of each id.
+    skipped : list of (file, reason)
+        Other names, reasons, and repeated ids.
+    """
+    clips: dict[str, Clip] = {}
+    skipped = []
+    for path in find_audio(root):
+        match = pattern.fullmatch(PurePosixPath(path).stem)
+        clip = make(path, match) if match else f"is not named {named}"
+        if isinstance(clip, str):
+            skipped.append((path, clip))
+        elif clip.id in clips:
+            skipped.append((path, f"has the name of {clips[clip.id].path}, which is taken"))
+        else:
+            clips[clip.id] = clip
+    return list(clips.values()), skipped
+
+
+def one_of(field: str, value: str, allowed: Sequence[str]) -> str:
+    """Return an option's value, refusing one that there is not."""
+    if value not in allowed:
+        raise ConfigError(f"{field} is '{value}': expected one of {', '.join(allowed)}")
+    return value
 
 
 def prepare_clips(
