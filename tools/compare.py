@@ -48,9 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="+", type=Path, help="result.json files or their folders")
     parser.add_argument("--append", type=Path, help="append a row for each to this results.csv")
-    parser.add_argument(
-        "--metric", choices=sorted(METRICS), help="another of their records than the main one"
-    )
+    parser.add_argument("--metric", choices=sorted(METRICS), help="another of their records than the main one")
     options = parser.parse_args()
     results = [read_result(path) for path in options.results]
     metric = METRICS[options.metric] if options.metric else same_metric(results)

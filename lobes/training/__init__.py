@@ -6,6 +6,7 @@ from lobes.training.brain import Brain
 from lobes.training.checkpointer import Checkpointer
 from lobes.training.costs import costs
 from lobes.training.experiment import run, start_experiment
+from lobes.training.folds import DecidingBrain, all_folds, tune_fold
 from lobes.training.hparams import Hparams, HparamsFile, load_hparams, load_part
 from lobes.training.loaders import SeededItems
 from lobes.training.parallel import gather, on_main
@@ -18,12 +19,14 @@ __all__ = [
     "EXIT_REQUEUE",
     "Brain",
     "Checkpointer",
+    "DecidingBrain",
     "Hparams",
     "HparamsFile",
     "PretrainingBrain",
     "Requeue",
     "SeededItems",
     "WarmupCosine",
+    "all_folds",
     "costs",
     "gather",
     "load_hparams",
@@ -32,4 +35,5 @@ __all__ = [
     "run",
     "save_pretrained",
     "start_experiment",
+    "tune_fold",
 ]

@@ -12,6 +12,7 @@ from lobes.dataio.corpora.fsdd import prepare_fsdd
 from lobes.dataio.corpora.gcompris_fr import prepare_gcompris_fr
 from lobes.dataio.corpora.gibbon_females import prepare_gibbon_females
 from lobes.dataio.corpora.hainan_gibbon import prepare_hainan_gibbon
+from lobes.dataio.corpora.held_out import prepare_held_out
 from lobes.dataio.corpora.infant_marmosets import prepare_infant_marmosets
 from lobes.dataio.corpora.librispeech import prepare_librispeech
 from lobes.dataio.corpora.macaque_coos import prepare_macaque_coos
@@ -31,6 +32,7 @@ __all__ = [
     "prepare_gcompris_fr",
     "prepare_gibbon_females",
     "prepare_hainan_gibbon",
+    "prepare_held_out",
     "prepare_infant_marmosets",
     "prepare_librispeech",
     "prepare_macaque_coos",

@@ -20,7 +20,7 @@ from lobes.dataio import audio_dataset, leave_one_group_out, read_manifest, take
 from lobes.evaluation import accuracy, write_result
 from lobes.export import load_encoder
 from lobes.probes import decision_records, probe_fold
-from lobes.training import on_main, run, start_experiment
+from lobes.training import all_folds, on_main, run, start_experiment
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,9 +50,7 @@ def read_fold(hparams, text, fold, sample_rate) -> list:
 
 def save(hparams, outcomes, manifests) -> None:
     """Write ``result.json``: the decision on each recording, the cost of all folds together."""
-    decisions = [decision for found, _ in outcomes for decision in found]
-    spent = [cost for _, cost in outcomes]
-    total = {name: sum(fold[name] for fold in spent) for name in ("audio_hours", "wall_seconds")}
+    decisions, cost = all_folds(outcomes)
     write_result(
         hparams["output_folder"],
         task=hparams["task"],
@@ -62,7 +60,7 @@ def save(hparams, outcomes, manifests) -> None:
         seed=hparams["seed"],
         data=manifests,
         data_name=hparams["data_name"],
-        **{**spent[0], **total},
+        **cost,
     )
 
 

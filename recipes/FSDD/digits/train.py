@@ -18,17 +18,18 @@ from pathlib import Path
 
 import torch
 from speechbrain import Stage
-from speechbrain.utils.epoch_loop import EpochCounter
 from torch.nn.functional import cross_entropy
 
 from lobes.dataio import audio_dataset, leave_one_group_out, read_manifest
 from lobes.evaluation import accuracy, write_result
 from lobes.export import load_encoder
-from lobes.probes import Decision, Downstream, Probe, decision_records, probe_fold
-from lobes.training import Brain, Checkpointer, costs, on_main, run, start_experiment
+from lobes.probes import decision_records, probe_fold
+from lobes.training import DecidingBrain, all_folds, on_main, run, start_experiment, tune_fold
+
+DIGITS = [str(number) for number in range(10)]
 
 
-class Digits(Brain):
+class Digits(DecidingBrain):
     """Fine-tunes the encoder, with a head on it, inside the module ``model``."""
 
     def compute_forward(self, batch, stage):
@@ -39,19 +40,8 @@ class Digits(Brain):
         """Cross-entropy; out of training also the decisions."""
         target = batch.digit_number.flatten()
         if stage != Stage.TRAIN:
-            found = map(str, logits.argmax(-1).tolist())
-            self.decisions += map(Decision, batch.digit, found, batch.id, batch.group)
+            self.decide(logits, batch.digit, DIGITS, batch)
         return self.weighted(cross_entropy(logits, target), len(target))
-
-    def on_stage_start(self, stage, epoch=None):
-        """Begin a new list of (digit, decision, id, speaker)."""
-        self.decisions = []
-
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Collect what other processes decided; save when training is over."""
-        self.decisions = self.gather(self.decisions)
-        if stage == Stage.TRAIN and epoch == self.hparams.epochs:
-            self.checkpointer.save_and_keep_only(meta={"epoch": epoch})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -92,22 +82,13 @@ def probe(hparams, run_opts, fold) -> tuple[list, dict]:
 def finetune(hparams, run_opts, fold) -> tuple[list, dict]:
     """Train encoder and head; return the decisions and what they cost."""
     encoder, train, test = read_fold(hparams, fold)
-    head = hparams["head"](encoder.layer_dims[0], 10)
-    model = Downstream(encoder, Probe(encoder.layer_dims, head, normalize=True), frozen=False)
-    groups = model.parameter_groups(hparams["encoder_lr"])
-    epochs = EpochCounter(hparams["epochs"])
-    checkpointer = Checkpointer(f"{hparams['output_folder']}/save", {"model": model, "epochs": epochs})
-    brain = Digits({"model": model}, lambda _: hparams["opt_class"](groups), hparams, run_opts, checkpointer)
-    brain.fit(epochs, train, None, None, hparams["train_loader"])
-    brain.evaluate(test, test_loader_kwargs=hparams["test_loader"])
-    return brain.decisions, costs(brain, encoder)
+    folder = Path(hparams["output_folder"])
+    return tune_fold(Digits, hparams, run_opts, folder, encoder.requires_grad_(), len(DIGITS), train, test)
 
 
 def save(hparams, outcomes, manifests) -> None:
     """Write ``result.json``: the decision on each recording, the cost of all folds together."""
-    decisions = [decision for found, _ in outcomes for decision in found]
-    spent = [cost for _, cost in outcomes]
-    total = {name: sum(fold[name] for fold in spent) for name in ("audio_hours", "wall_seconds")}
+    decisions, cost = all_folds(outcomes)
     write_result(
         hparams["output_folder"],
         task=hparams["task"],
@@ -117,7 +98,7 @@ def save(hparams, outcomes, manifests) -> None:
         seed=hparams["seed"],
         data=manifests,
         data_name=hparams["data_name"],
-        **{**spent[0], **total},
+        **cost,
     )
 
 
