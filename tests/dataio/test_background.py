@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from lobes.dataio import audio_dataset, collate, read_manifest, write_manifest
-from lobes.dataio.background import BackgroundSwap, BandOnly, BandStop, beside_calls, mix
+from lobes.dataio.background import BackgroundSwap, BandOnly, BandStop, CallBandStop, beside_calls, mix
 from lobes.errors import ConfigError, DataError
 
 
@@ -57,6 +57,17 @@ def test_a_call_is_gone_from_beside_its_band():
         BandOnly(1800, 400)
     with pytest.raises(ConfigError, match="low_hz is 4500: a waveform of 8000 Hz"):
         BandOnly(4500)(call, 8000)
+
+
+def test_each_call_loses_the_band_that_it_was_annotated_with():
+    whole = sine(500) + sine(2000)
+    rows = [{"id": "a", "low_hz": "400", "high_hz": "600"}, {"id": "b", "low_hz": "", "high_hz": ""}, {"id": "c"}]
+    low, high = sine(500), sine(2000)
+    torch.testing.assert_close(CallBandStop()(whole, 16000, rows[0]), high, atol=1e-3, rtol=0)
+    for row in rows[1:]:
+        torch.testing.assert_close(CallBandStop(1900, 2100)(whole, 16000, row), low, atol=2e-3, rtol=0)
+        with pytest.raises(DataError, match=f"{row['id']} has no low_hz and high_hz"):
+            CallBandStop()(whole, 16000, row)
 
 
 def test_mixing_at_a_ratio():

@@ -8,8 +8,9 @@ import math
 import pytest
 
 from lobes.dataio import audio_dataset, make_folds, read_manifest, validate_splits
-from lobes.dataio.annotations import Annotation
+from lobes.dataio.annotations import Annotation, read_annotations
 from lobes.dataio.corpora import (
+    prepare_annotated_folder,
     prepare_borneo_sulawesi,
     prepare_danum_clips,
     prepare_gibbon_females,
@@ -275,6 +276,9 @@ def test_hainan_in_full_for_folds_by_recording_or_recorder(hainan, tmp_path):
     assert skipped_of(path) == {f"Train/{name}.wav": f"has no labels g_{name}.data"}
     last = [row for row in whole.rows if row["recording"] == whole.groups[0]][-1]
     assert (last["start"], last["stop"]) == (65.0, 67.0), "the last window is kept"
+    calls = read_annotations(hainan / "Train_Labels" / f"g_{whole.groups[0]}.data")
+    for row in whole.rows[:14]:
+        assert row["types"].split() == window_types(calls, row["start"], row["start"] + 5.0)
     recorders = read_manifest(
         prepare_hainan_gibbon(hainan, tmp_path / "save", protocol="full", group="recorder")["all"]
     )
@@ -292,6 +296,38 @@ def test_a_window_is_of_a_type_from_a_fifth_on():
     assert window_types([call], 6.75, 10.75) == [] and window_types([call], 6.85, 10.85) == ["3"]
     assert window_types([Annotation(1.0, 1.0, "1")], 0, 4) == []
     assert window_types([Annotation(1.0, 3.0, "4"), Annotation(2.0, 3.0, "2.0")], 0, 4) == ["1", "2"]
+
+
+def test_own_recordings_with_own_annotations(tmp_path, tone):
+    folder, tables = tmp_path / "field", tmp_path / "tables"
+    for name in ("S1/dawn.wav", "S2/dawn.wav", "S2/dusk.wav"):
+        tone(folder / name, 10.0, 8000, channels=2)
+    (tables / "S1").mkdir(parents=True)
+    (tables / "S1" / "dawn.txt").write_text("1\t2\tduet\n\\\t400\t1600\n8\t9\targus\n9.5\t11\tduet\n30\t31\tduet\n")
+    (tables / "dusk.csv").write_text("start,end,Species,channel\n0,1,deut,1\n2,3,,0\n")
+    (tables / "night.csv").write_text("start,end,Species\n0,1,duet\n")
+    options = {"annotations": tables, "rename": {"deut": "duet"}, "group": r"(S\d)/"}
+    path = prepare_annotated_folder(folder, tmp_path / "save", **options)["all"]
+    rows = rows_of(path)
+    assert [(r["start"], r["stop"], r["call_type"], r["group"], r["low_hz"], r["channel"]) for r in rows.values()] == [
+        (1.0, 2.0, "duet", "S1", "400", None),
+        (8.0, 9.0, "argus", "S1", "", None),
+        (9.5, 10.0, "duet", "S1", "", None),
+        (0.0, 1.0, "duet", "S2", "", 1),
+    ]
+    text = json.dumps(read_manifest(path).meta["skipped"])
+    assert "30-31 s 'duet': begins after the end" in text and "ends 1.000 s after the file" in text
+    assert "night" in text and "no such recording" in text
+    before = path.stat().st_mtime_ns
+    assert prepare_annotated_folder(folder, tmp_path / "save", **options)["all"].stat().st_mtime_ns == before
+    (tables / "dusk.csv").write_text("start,end,Species,channel\n0,1,solo,1\n2,3,,0\n")  # as long as before
+    assert (
+        rows_of(prepare_annotated_folder(folder, tmp_path / "save", **options)["all"])["S2/dusk.wav:0"]["call_type"]
+        == "solo"
+    )
+    assert len(rows_of(prepare_annotated_folder(folder, tmp_path / "save", **options, classes=["argus"])["all"])) == 1
+    with pytest.raises(DataError, match="none of 5 annotations can be used; labels are '', 'argus'"):
+        prepare_annotated_folder(folder, tmp_path / "save", **options, classes=["hornbill"])
 
 
 def test_corpora_are_prepared_once_and_wrong_folders_named(danum, siamang, tmp_path):
