@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lobes.dataio.annotations import load_annotations
+from lobes.dataio.annotations import Annotation, load_annotations
 from lobes.dataio.annotations.recordings import SUFFIXES
 from lobes.dataio.corpora.audio_folder import group_of, group_rule
 from lobes.dataio.corpora.common import Corpus, prepare_clips
@@ -80,19 +81,7 @@ def prepare_annotated_folder(
     root = data_root("annotated_folder", data_folder)
     tables = Path(annotations) if annotations else root
     found, problems = load_annotations(tables, root, format, label_column=label_column)
-    clips: list[Clip] = []
-    count: Counter[str] = Counter()
-    for annotation in found:
-        name = (rename or {}).get(annotation.label, annotation.label)
-        if name not in classes if classes is not None else not name:
-            continue
-        path = Path(annotation.file or "").relative_to(root).as_posix()
-        band = {"low_hz": annotation.low_hz, "high_hz": annotation.high_hz}
-        labels = {label: name, **{key: "" if hertz is None else f"{hertz:g}" for key, hertz in band.items()}}
-        labels["recording"] = path
-        where = (annotation.start, annotation.end, annotation.channel)
-        clips.append(Clip(path, f"{path}:{count[path]}", group_of(path, "", rule), labels, *where))
-        count[path] += 1
+    clips = _clips(found, root, label, dict(rename or {}), classes, rule)
     if not clips:
         first = f"; the first problem: {problems[0]}" if problems else ""
         seen = ", ".join(sorted({repr(annotation.label) for annotation in found})[:10]) or "none"
@@ -122,3 +111,28 @@ def prepare_annotated_folder(
         decode=decode,
         n_jobs=n_jobs,
     )
+
+
+def _clips(
+    annotations: Sequence[Annotation],
+    root: Path,
+    label: str,
+    rename: Mapping[str, str],
+    classes: Sequence[str] | None,
+    rule: str | re.Pattern[str],
+) -> list[Clip]:
+    """Make a clip of each annotation whose label is wanted, numbered within its recording."""
+    clips = []
+    count: Counter[str] = Counter()
+    for annotation in annotations:
+        name = rename.get(annotation.label, annotation.label)
+        if name not in classes if classes is not None else not name:
+            continue
+        path = Path(annotation.file or "").relative_to(root).as_posix()
+        band = {"low_hz": annotation.low_hz, "high_hz": annotation.high_hz}
+        labels = {label: name, **{key: "" if hertz is None else f"{hertz:g}" for key, hertz in band.items()}}
+        labels["recording"] = path
+        where = (annotation.start, annotation.end, annotation.channel)
+        clips.append(Clip(path, f"{path}:{count[path]}", group_of(path, "", rule), labels, *where))
+        count[path] += 1
+    return clips
