@@ -26,6 +26,8 @@ _SLACK_SECONDS = 2e-3
 _MP3_SLACK = 2 * 1152
 #: A WAV or AIFF chunk whose header promises more bytes than the file holds, as libsndfile reports it.
 _SHORT_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
+#: The same for the whole of a file of the two formats for more than 4 GB, in which libsndfile says it only there.
+_SHORT_FILE = re.compile(r"^\s*(?:Riff size|riff)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
 #: Sizes from here on are what programs write that stream a WAV and do not know its length.
 _STREAMED_SIZE = 0x7FFFFF00
 _BLOCK_FRAMES = 1 << 20
@@ -227,9 +229,13 @@ class _Opened:
         chunk = _SHORT_CHUNK.search(self.file.extra_info) if self.file.format in _CHUNKED else None
         if chunk and int(chunk[2]) < int(chunk[1]) < _STREAMED_SIZE:
             raise AudioError(self.path, f"is truncated: {chunk[2]} of {chunk[1]} bytes of samples are there")
+        whole = _SHORT_FILE.search(self.file.extra_info) if self.file.format in _LARGE else None
+        if whole and int(whole[2]) < int(whole[1]):
+            raise AudioError(self.path, f"is truncated: {whole[2]} of {whole[1]} bytes are there")
 
 
 _CHUNKED = ("WAV", "WAVEX", "AIFF")
+_LARGE = ("RF64", "W64")
 
 
 def _short(error: BaseException) -> str:

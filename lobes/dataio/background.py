@@ -4,7 +4,8 @@ A score on background alone (the band beside the call's, or the audio beside it 
 above is leakage. And a result that holds when the background of another recording is mixed in does not rest on its own:
 D. Stowell, T. Petrusková, M. Šálek and P. Linhart, "Automatic acoustic identification of individuals in multiple
 species: improving identification across recording conditions", J. R. Soc. Interface 16, 2019, who also train with such
-mixtures. `BandOnly`, `BandStop` and `BackgroundSwap` are transforms for `audio_dataset`.
+mixtures. `BandOnly`, `BandStop`, `CallBandStop` and `BackgroundSwap` are transforms
+for `audio_dataset`.
 """
 
 from __future__ import annotations
@@ -76,6 +77,33 @@ class BandStop(BandOnly):
     def __call__(self, waveform: Tensor, sample_rate: int, row: Row | None = None, epoch: int = 0) -> Tensor:
         """Return what is beside the band in a waveform (samples,) of `sample_rate` Hz, as long as it was."""
         return _scaled(waveform, 1 - self._gain(len(waveform), sample_rate))
+
+
+class CallBandStop:
+    """Remove from each waveform the band that its call was annotated with: `low_hz` and `high_hz` of its row.
+
+    Parameters
+    ----------
+    low_hz, high_hz : float
+        The band of calls that were annotated without one, which none is by default.
+
+    Raises
+    ------
+    DataError
+        In use: a row has no band, and no default is given.
+    """
+
+    def __init__(self, low_hz: float | None = None, high_hz: float | None = None) -> None:
+        self.default = None if low_hz is None and high_hz is None else BandStop(low_hz, high_hz)
+
+    def __call__(self, waveform: Tensor, sample_rate: int, row: Row, epoch: int = 0) -> Tensor:
+        """Return what is beside the call's band in a waveform (samples,), as long as it was."""
+        low, high = (row.get(name) or None for name in ("low_hz", "high_hz"))
+        if low is None or high is None:
+            if self.default is None:
+                raise DataError(f"{row['id']} has no low_hz and high_hz: give CallBandStop a band for such calls")
+            return self.default(waveform, sample_rate)
+        return BandStop(float(low), float(high))(waveform, sample_rate)
 
 
 class BackgroundSwap:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lobes.dataio.corpora.annotated_folder import prepare_annotated_folder
 from lobes.dataio.corpora.audio_folder import prepare_audio_folder
 from lobes.dataio.corpora.borneo_sulawesi import prepare_borneo_sulawesi
 from lobes.dataio.corpora.danum_clips import prepare_danum_clips
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lobes.dataio.corpora.minifrench import prepare_minifrench
 
 __all__ = [
+    "prepare_annotated_folder",
     "prepare_audio_folder",
     "prepare_borneo_sulawesi",
     "prepare_danum_clips",

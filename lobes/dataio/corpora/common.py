@@ -103,10 +103,10 @@ def prepare_clips(
     assign : callable
         Rows of the good clips -> split -> rows.
     options : mapping
-        What the result depends on. Manifests are reused when these, the names and sizes of the files, and the
-        CSVs themselves have not changed.
+        What the result depends on. Manifests are reused when these, the names and sizes of the audio, the content of
+        `other_files`, and the CSVs themselves have not changed.
     other_files : iterable of str
-        Files that the labels come from, relative to `root`.
+        Files that the labels come from, relative to `root` or absolute.
     skipped : sequence of (file, reason)
         What was left out already.
     allow_group_overlap : bool
@@ -125,7 +125,7 @@ def prepare_clips(
     }
     options = {**options, **limits, "allow_group_overlap": allow_group_overlap}
     options = json.loads(json.dumps(options))
-    files = _listing(root, [*(clip.path for clip in clips), *other_files])
+    files = _listing(root, (clip.path for clip in clips), other_files)
     paths = {name: save_folder / f"{name}.csv" for name in splits}
     if all(_is_current(path, root, options, files) for path in paths.values()):
         logger.info("%s: manifests in %s are up to date", corpus.name, save_folder)
@@ -150,12 +150,16 @@ def prepare_clips(
     return paths
 
 
-def _listing(root: Path, files: Iterable[str]) -> str:
-    """SHA-256 over names and sizes: cheap, and it changes when a file comes, goes or is replaced."""
+def _listing(root: Path, audio: Iterable[str], other_files: Iterable[str]) -> str:
+    """SHA-256 over names and sizes of the audio, which is cheap, and over the content of the rest, which is small."""
     digest = hashlib.sha256()
-    for name in sorted(set(files)):
+    for name in sorted(set(audio)):
         path = root / name
         digest.update(f"{name}\t{path.stat().st_size if path.is_file() else -1}\n".encode())
+    for name in sorted(set(other_files)):
+        path = root / name
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "-"
+        digest.update(f"{name}\t{content}\n".encode())
     return digest.hexdigest()
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -170,15 +171,15 @@ def _windows(
         if beans and number % 3:
             continue
         begin, end = number * chunk, min((number + 1) * chunk, seconds)
-        cut = [
-            Annotation(max(call.start, begin), min(call.end, begin + chunk), call.label)
-            for call in calls
-            if call.start < begin + chunk and call.end > begin
-        ]
+        near: dict[int, list[Annotation]] = defaultdict(list)  # number of a window -> calls that it may hold
+        for call in calls:
+            cut = Annotation(max(call.start, begin), min(call.end, begin + chunk), call.label)
+            for n in range(math.floor((cut.start - begin - window) / hop), math.floor((cut.end - begin) / hop) + 1):
+                near[n].append(cut)
         count = int((end - begin - window) / hop) + 1 if beans else max(1, math.ceil((end - begin - window) / hop) + 1)
         for n in range(count):
             start = begin + n * hop
-            types = {"types": " ".join(window_types(cut, start, start + window)), **labels}
+            types = {"types": " ".join(window_types(near[n], start, start + window)), **labels}
             stop = min(start + window, info.duration)
             yield Clip(path, f"{name}_{start:09.3f}", labels[group], types, start=start, stop=stop)
 
