@@ -6,7 +6,7 @@ from lobes.training.brain import Brain
 from lobes.training.checkpointer import Checkpointer
 from lobes.training.costs import costs
 from lobes.training.experiment import run, start_experiment
-from lobes.training.folds import DecidingBrain, all_folds, tune_fold
+from lobes.training.folds import DecidingBrain, all_folds, cross_validate, save_folds, tune_fold
 from lobes.training.hparams import Hparams, HparamsFile, load_hparams, load_part
 from lobes.training.loaders import SeededItems
 from lobes.training.parallel import gather, on_main
@@ -28,11 +28,13 @@ __all__ = [
     "WarmupCosine",
     "all_folds",
     "costs",
+    "cross_validate",
     "gather",
     "load_hparams",
     "load_part",
     "on_main",
     "run",
+    "save_folds",
     "save_pretrained",
     "start_experiment",
     "tune_fold",

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from speechbrain import Stage
 from speechbrain.utils.epoch_loop import EpochCounter
 from torch import Tensor, nn
 
-from lobes.dataio import AudioDataset
-from lobes.probes import Decision, Downstream, Probe
+from lobes.dataio import AudioDataset, audio_dataset, read_manifest
+from lobes.evaluation import auc, bootstrap_interval, uar, write_result
+from lobes.export import load_encoder
+from lobes.probes import Decision, Downstream, Probe, decision_records, probe_fold
 from lobes.training.brain import Brain
 from lobes.training.checkpointer import Checkpointer
 from lobes.training.costs import costs
@@ -105,3 +108,97 @@ def all_folds(outcomes: Iterable[tuple[list[Decision], dict[str, Any]]]) -> tupl
     decisions, spent = zip(*outcomes, strict=True)
     total = {name: sum(fold[name] for fold in spent) for name in ("audio_hours", "wall_seconds")}
     return [decision for found in decisions for decision in found], {**spent[0], **total}
+
+
+def cross_validate(
+    brain_class: type[DecidingBrain], hparams: Mapping[str, Any], run_opts: Any, folds: Mapping[str, Mapping[str, Path]]
+) -> tuple[list[Decision], dict[str, Any], list[Decision]]:
+    """Tell `label` in each fold's test clips: by a probe on a frozen encoder, or, with an `adaptation`, by a tuned one.
+
+    Beside it, always, what the background alone would give: the same probe, on audio out of `background`.
+
+    Parameters
+    ----------
+    brain_class : type
+        For tuning. Its ``hparams`` have ``class_weights`` (C,), with which each class counts the same; batches have
+        ``class_number``.
+    hparams : mapping
+        ``encoder`` (in which ``{fold}`` stands for the fold's name, where each has one of its own), ``untrained``,
+        ``seed``, ``label``, ``classes``, ``background`` (a transform for `audio_dataset`), ``probe``, ``adaptation``
+        (None: frozen), and for tuning what `tune_fold` takes.
+    run_opts : RunOptions
+        From `start_experiment`.
+    folds : mapping
+        From `lobes.dataio.make_folds`.
+
+    Returns
+    -------
+    tuple of list, dict and list
+        The decisions of all folds, what they cost, and those on background alone.
+    """
+    known: dict[str, dict[str, Tensor]] = {
+        "calls": {},
+        "background": {},
+    }  # features, as long as the encoder is the same
+    outcomes, backgrounds = [], []
+    for name, fold in folds.items():
+        source = hparams["encoder"].format(fold=name)
+        encoder = load_encoder(source, untrained=hparams["untrained"], seed=hparams["seed"])
+        if source != hparams["encoder"]:
+            known = {"calls": {}, "background": {}}
+        for kind, transform in (("background", hparams["background"]), ("calls", None)):
+            train, test = (_clips(hparams, fold[split], encoder.sample_rate, transform) for split in ("train", "test"))
+            if kind == "calls" and hparams["adaptation"] is not None:
+                tuned = {**hparams, "class_weights": class_weights(train, hparams["label"], hparams["classes"])}
+                hparams["adaptation"]().apply(encoder)
+                folder = Path(hparams["output_folder"]) / "folds" / name
+                found = tune_fold(brain_class, tuned, run_opts, folder, encoder, len(hparams["classes"]), train, test)
+            else:
+                probe, device = hparams["probe"](), run_opts["device"]
+                found = probe_fold(encoder, probe, train, test, hparams["label"], device, known=known[kind])
+            (outcomes if kind == "calls" else backgrounds).append(found)
+    return *all_folds(outcomes), all_folds(backgrounds)[0]
+
+
+def class_weights(dataset: AudioDataset, label: str, classes: Sequence[str]) -> Tensor:
+    """Weights (C,) with which each class counts as much as the others; their mean over the clips is 1."""
+    labels = [dataset.data[name][label] for name in dataset.data_ids]
+    counts = torch.tensor([labels.count(name) for name in classes])
+    return len(labels) / ((counts > 0).sum() * counts.clamp(min=1))
+
+
+def _clips(hparams: Mapping[str, Any], manifest: Path, sample_rate: int, transform: Any) -> AudioDataset:
+    keys = ("id", "sig", "group", hparams["label"], "class_number")
+    labels = {"class_number": (hparams["label"], hparams["classes"].index)}
+    return audio_dataset(read_manifest(manifest), sample_rate, keys, labels=labels, transform=transform)
+
+
+def save_folds(
+    hparams: Mapping[str, Any],
+    decisions: list[Decision],
+    cost: Mapping[str, Any],
+    backgrounds: list[Decision],
+    manifests: Mapping[str, Path],
+) -> None:
+    """Write ``result.json``, and print its figure with that of the background alone: on the main process.
+
+    The metric is unweighted average recall or, where ``hparams["positive"]`` names one of two classes, the AUC.
+    """
+    positive = hparams["positive"]
+    metric = auc if positive else uar
+    alone = bootstrap_interval(decision_records(backgrounds, positive), metric)
+    result = write_result(
+        hparams["output_folder"],
+        task=hparams["task"],
+        system=hparams["name"],
+        metric=metric,
+        records=decision_records(decisions, positive),
+        other_metrics={f"background_{name}": getattr(alone, name) for name in ("value", "low", "high")},
+        seed=hparams["seed"],
+        data=manifests,
+        data_name=hparams["data_name"],
+        **cost,
+    )
+    found = result["metric"]
+    print(f"{metric.name} {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]", end="; ")
+    print(f"of the background alone {alone.value:.3f} [{alone.low:.3f}, {alone.high:.3f}]")

@@ -4,8 +4,7 @@
     torchrun --nproc_per_node=2 train.py hparams/tiny.yaml --held_out S11
 
 The run's folder then holds the encoder (`encoder/`, for `lobes.export.load_encoder`), `result.json` (the share of
-masked frames whose code was predicted, at other recorders) and `train_log.csv`. Run again, it goes on. For all recorders
-and seeds there is tools/gibbon_study.py.
+masked frames whose code was predicted, at other recorders) and `train_log.csv`. Run again, it goes on.
 """
 
 from __future__ import annotations

@@ -1,0 +1,103 @@
+"""recipes/Gibbons on whistles in the layouts in which corpora are downloaded: a rising one is a duet, a hum a recorder."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+from recipe_runner import SMALL, skipped, steps, train
+
+from lobes.dataio import read_manifest
+from lobes.errors import DataError
+from lobes.export import load_encoder
+
+LOGMEL = "--encoder=logmel-40-25hz"
+RECORDERS = ("S10", "S11", "S12")
+TIME = np.arange(16000) / 16000
+
+
+def clip(noise: np.random.Generator, kind: str, hum: float) -> np.ndarray:
+    """A second: a rising or a falling whistle, or none, over a recorder's hum."""
+    slope = {"duet": 500.0, "long.argus": -500.0, "noise": 0.0}[kind] * (1 + 0.05 * noise.standard_normal())
+    call = 0.1 * np.sin(2 * np.pi * (1000 + slope * TIME / 2) * TIME) * np.hanning(16000) if slope else 0.0
+    hum_sound = 0.02 * np.sin(2 * np.pi * hum * TIME) * (1 + TIME)
+    return call + hum_sound + 0.005 * noise.standard_normal(16000)
+
+
+@pytest.fixture
+def danum(tmp_path):
+    """Write {class}_{recorder}_{date}_{time}_{start}_{end}_.wav; with `leaks`, the hum names the class."""
+
+    def write(kinds=("duet", "long.argus", "noise"), clips: int = 6, leaks: bool = False):
+        noise = np.random.default_rng(0)
+        folder = tmp_path / "danum_clips"
+        folder.mkdir()
+        for place, recorder in enumerate(RECORDERS):
+            for number, kind in enumerate(kinds):
+                for k in range(clips):
+                    hum = 4000 + 300 * (number if leaks else place)
+                    sound = clip(noise, "noise" if leaks else kind, hum)
+                    soundfile.write(folder / f"{kind}_{recorder}_20180620_080003_{k}.5_{k + 1}.5_.wav", sound, 16000)
+        return folder
+
+    return write
+
+
+CLASSES = "--classes=[duet, long.argus, noise]"
+
+
+def test_calls_are_told_apart_at_a_recorder_that_was_not_heard(danum, tmp_path):
+    result = train("Gibbons/call_type", tmp_path / "run", f"--data_folder={danum()}", LOGMEL, CLASSES)
+    metric, other = result["metric"], result["other_metrics"]
+    assert metric["name"] == "uar" and metric["value"] > 0.9, metric["value"]
+    assert (metric["n_items"], metric["n_groups"]) == (54, 3)
+    assert other["background_value"] < 0.6, "a hum tells the recorder, not the call; chance is 1/3"
+    rows = read_manifest(tmp_path / "run" / "folds" / "S11" / "train.csv").rows
+    assert {row["group"] for row in rows} == {"S10", "S12"}
+
+
+def test_a_background_that_tells_the_call_is_shown(danum, tmp_path):
+    given = (f"--data_folder={danum(leaks=True)}", LOGMEL, CLASSES)
+    result = train("Gibbons/call_type", tmp_path / "run", *given)
+    assert result["other_metrics"]["background_value"] > 0.9 and result["metric"]["value"] > 0.9
+
+
+def test_a_duet_is_found_among_noise(danum, tmp_path):
+    data = f"--data_folder={danum(kinds=('duet', 'noise'))}"
+    result = train("Gibbons/call_type", tmp_path / "run", data, LOGMEL, hparams="duet.yaml")
+    assert result["metric"]["name"] == "auc" and result["metric"]["value"] > 0.95
+    assert {record["target"] for record in result["records"]} == {0, 1}
+
+
+def test_a_class_that_is_not_there_is_named(danum, tmp_path):
+    with pytest.raises(Exception, match="hornbill.helmeted"):
+        train("Gibbons/call_type", tmp_path / "run", f"--data_folder={danum(clips=1)}", LOGMEL)
+
+
+def test_pretraining_never_hears_the_recorder_that_is_held_out(danum, tmp_path):
+    folder = danum(clips=2)
+    cc0 = tmp_path / "borneo_sulawesi_cc0"
+    (cc0 / "FocalRecordings").mkdir(parents=True)
+    soundfile.write(cc0 / "FocalRecordings" / "FemaleGibbon_1.wav", clip(np.random.default_rng(1), "duet", 4000), 16000)
+    given = (f"--data_folder={tmp_path}", *SMALL, "--steps=3", "--train_loader.batch_seconds=4")
+    run = tmp_path / "ssl" / "{fold}"
+    for recorder in RECORDERS:
+        train("Gibbons/SSL", tmp_path / "ssl" / recorder, *given, f"--held_out={recorder}")
+        parts = [read_manifest(tmp_path / "ssl" / recorder / "manifests" / f"{p}.csv") for p in ("train", "valid")]
+        assert all(f"_{recorder}_" not in row["wav"] for part in parts for row in part.rows)
+        assert len(steps(tmp_path / "ssl" / recorder)) == 3
+    with pytest.raises(DataError, match="held_out names 'S99'"):
+        train("Gibbons/SSL", tmp_path / "ssl" / "S99", *given, "--held_out=S99")
+    # Each fold is tested with the encoder that has not heard it.
+    result = train("Gibbons/call_type", tmp_path / "run", f"--data_folder={folder}", f"--encoder={run}", CLASSES)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert result["metric"]["n_items"] == 18 and len(load_encoder(tmp_path / "ssl" / "S10").layer_dims) == 3
+    assert all(f"{recorder}: layer" in log for recorder in RECORDERS)
+
+
+def test_skipped_clips_are_listed(danum, tmp_path):
+    folder = danum()
+    (folder / "duet_S10_20180620_080003_9.5_10.5_.wav").write_bytes(b"no audio")
+    result = train("Gibbons/call_type", tmp_path / "run", f"--data_folder={folder}", LOGMEL, CLASSES)
+    assert result["metric"]["n_items"] == 54
+    assert list(skipped(tmp_path / "run" / "manifests")) == ["duet_S10_20180620_080003_9.5_10.5_.wav"]
