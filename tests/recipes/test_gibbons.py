@@ -1,4 +1,4 @@
-"""recipes/Gibbons on whistles in the layouts in which corpora are downloaded: a rising one is a duet, a hum a recorder."""
+"""recipes/Gibbons on whistles in the layouts of the corpora: a rising one is a duet, a hum tells the recorder."""
 
 from __future__ import annotations
 
