@@ -33,7 +33,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "tiny": Size(heads=4, head_dim=36, rank=32, max_frames=512),
+    "tiny": Size(heads=4, head_dim=36, rank=32, max_frames=1024),
     "small": Size(heads=4, head_dim=64, rank=64, max_frames=1024),
     "base": Size(heads=8, head_dim=64, rank=128, max_frames=1024),
 }

@@ -5,28 +5,41 @@ from __future__ import annotations
 import csv
 import json
 import re
+import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lobes.errors import DataError
-from lobes.evaluation import Metric, accuracy, append_row, bootstrap_interval, cer, paired_bootstrap, read_result
+from lobes.evaluation import (
+    Comparison,
+    Metric,
+    accuracy,
+    append_row,
+    bootstrap_interval,
+    cer,
+    holm,
+    paired_bootstrap,
+    read_result,
+)
 
-METRICS: dict[str, Metric] = {"digits": accuracy, "speakers": accuracy, "french": cer}
+METRICS: dict[str, Metric] = {"french": cer, "digits": accuracy, "speakers": accuracy}
+TITLES = {"french": "French, CER %", "digits": "digits, accuracy %", "speakers": "speakers, accuracy %"}
+BASELINE = "sdpa"
 COLUMNS = (
-    "probe", "system", "seeds", "value", "low", "high", "untrained", "difference", "difference_low", "difference_high",
-    "parameters", "macs_per_second",
+    "probe", "system", "seeds", "value", "low", "high", "seed_deviation",
+    "untrained", "untrained_difference", "untrained_low", "untrained_high",
+    "sdpa_difference", "sdpa_low", "sdpa_high", "sdpa_p_holm", "parameters", "macs_per_second",
 )  # fmt: skip
 MARKERS = re.compile(r"(<!-- study -->\n).*?(\n<!-- /study -->)", re.DOTALL)
-TITLES = {"digits": "digits, accuracy %", "speakers": "speakers, accuracy %", "french": "French, CER %"}
 Results = Mapping[int, dict[str, Any]]
 
 
 def write_tables(out: Path, docs: Path) -> None:
-    """Write `results.csv` (a row per run), `quality.csv` (a row per system and probe) and the README's table."""
+    """Write `results.csv` (a row per run), `quality.csv` (a row per system and probe) and the README's tables."""
     docs.mkdir(parents=True, exist_ok=True)
-    rows = list(quality(out))
+    rows = quality(out)
     if not rows:
         raise DataError(f"{out}: no results; run tools/study.py first")
     with open(docs / "quality.csv", "w", newline="", encoding="utf-8") as file:
@@ -35,41 +48,61 @@ def write_tables(out: Path, docs: Path) -> None:
         writer.writerows(rows)
     (docs / "results.csv").unlink(missing_ok=True)
     for path in sorted(out.glob("*/*/*/result.json")):
-        append_row(docs / "results.csv", read_result(path))
+        result = read_result(path)
+        system = result["system"].removesuffix(" untrained")
+        # Whichever command it was run by, together with others: this one gives it alone.
+        result["command"] = f"python tools/study.py --systems {system} --seeds {result['seed']}"
+        append_row(docs / "results.csv", result)
     update(docs)
 
 
-def quality(out: Path) -> Iterable[dict[str, Any]]:
-    """One row per probe and system: over its seeds, alone and less its own random weights."""
+def quality(out: Path) -> list[dict[str, Any]]:
+    """One row per probe and system, over its seeds: alone, less its own random weights, and less attention."""
+    rows = []
     for probe, metric in METRICS.items():
         runs: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
         for path in sorted((out / probe).glob("*/*/result.json")):
             result = read_result(path)
             runs[result["system"]][result["seed"]] = result
-        for system in sorted(name for name in runs if not name.endswith(" untrained")):
-            yield row(probe, system, metric, runs[system], runs.get(f"{system} untrained", {}))
+        names = sorted(name for name in runs if not name.endswith(" untrained"))
+        against = {name: compare(runs[name], runs.get(BASELINE, {}), metric) for name in names if name != BASELINE}
+        compared = {name: found for name, found in against.items() if found}
+        p_values = dict(zip(compared, holm([found.p_value for found in compared.values()]), strict=True))
+        for name in names:
+            untrained = compare(runs[name], runs.get(f"{name} untrained", {}), metric)
+            line = {"probe": probe, "system": name, **alone(runs[name], metric)}
+            line |= difference("untrained", untrained) | difference("sdpa", compared.get(name))
+            line["untrained"] = f"{untrained.value_b:.4f}" if untrained else ""
+            line["sdpa_p_holm"] = f"{p_values[name]:.4f}" if name in p_values else ""
+            rows.append(line)
+    return rows
 
 
-def row(probe: str, system: str, metric: Metric, trained: Results, untrained: Results) -> dict[str, Any]:
-    """A line of `quality.csv`; values are fractions."""
-    found = bootstrap_interval(records(trained), metric)
-    common = sorted(set(trained) & set(untrained))
-    ours, theirs = (records({seed: results[seed] for seed in common}) for results in (trained, untrained))
-    against = paired_bootstrap(ours, theirs, metric) if common else None
-    one = next(iter(trained.values()))
-    cost = one["cost"]
+def alone(results: Results, metric: Metric) -> dict[str, Any]:
+    """Value and interval over all seeds, the deviation between seeds, and what does not depend on the probe."""
+    found = bootstrap_interval(records(results), metric)
+    by_seed = [result["metric"]["value"] for result in results.values()]
+    cost = next(iter(results.values()))["cost"]
     return {
-        "probe": probe,
-        "system": system,
-        "seeds": len(trained),
+        "seeds": len(results),
         **{name: f"{getattr(found, name):.4f}" for name in ("value", "low", "high")},
-        "untrained": f"{against.value_b:.4f}" if against else "",
-        "difference": f"{against.difference:+.4f}" if against else "",
-        "difference_low": f"{against.low:+.4f}" if against else "",
-        "difference_high": f"{against.high:+.4f}" if against else "",
+        "seed_deviation": f"{statistics.stdev(by_seed):.4f}" if len(by_seed) > 1 else "",
         "parameters": cost["parameters_total"] - cost["parameters_trained"],
         "macs_per_second": round(cost["macs_per_second"]),
     }
+
+
+def compare(ours: Results, theirs: Results, metric: Metric) -> Comparison | None:
+    """The paired difference over the seeds that both have, None where there are none."""
+    common = sorted(set(ours) & set(theirs))
+    parts = [records({seed: results[seed] for seed in common}) for results in (ours, theirs)]
+    return paired_bootstrap(parts[0], parts[1], metric) if common else None
+
+
+def difference(name: str, found: Comparison | None) -> dict[str, str]:
+    """Columns of a comparison."""
+    edges = (("difference", "difference"), ("low", "low"), ("high", "high"))
+    return {f"{name}_{column}": f"{getattr(found, attribute):+.4f}" if found else "" for column, attribute in edges}
 
 
 def records(results: Results) -> list[dict[str, Any]]:
@@ -90,42 +123,52 @@ def update(docs: Path, write: bool = True) -> bool:
 
 
 def table(docs: Path) -> str:
-    """Quality beside cost, the best at French first."""
+    """Two tables, the best at French first: quality beside cost; differences from random weights and attention."""
     with open(docs / "quality.csv", newline="", encoding="utf-8") as file:
-        by_system: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
+        lines: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
         for line in csv.DictReader(file):
-            by_system[line["system"]][line["probe"]] = line
+            lines[line["system"]][line["probe"]] = line
+    order = sorted(lines, key=lambda name: float(lines[name].get("french", {}).get("value") or "inf"))
     costs = read_costs(docs.parent / "efficiency" / "encoders.json")
     cost_columns = list(dict.fromkeys(name for cost in costs.values() for name in cost))
-    header = ["system", "seeds", *(title for p in METRICS for title in (TITLES[p], "less untrained"))]
-    header += ["parameters", "MACs/s", *cost_columns]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-
-    def rank(name: str) -> float:
-        return float(by_system[name].get("french", {}).get("value") or "inf")
-
-    for system in sorted(by_system, key=rank):
-        probes = by_system[system]
-        any_line = next(iter(probes.values()))
-        cells = [system.replace("_", " "), max(line["seeds"] for line in probes.values())]
-        for probe in METRICS:
-            cells += quality_cells(probes.get(probe))
-        cells += [f"{int(any_line['parameters']) / 1e6:.2f} M", f"{int(any_line['macs_per_second']) / 1e6:.0f} M"]
-        cells += [costs.get(system, {}).get(name, "") for name in cost_columns]
-        lines.append(cells)
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    figures = [["system", "seeds", *TITLES.values(), "parameters", "MACs/s", *cost_columns]]
+    differences = [["system", *(f"{probe} less {other}" for probe in METRICS for other in ("untrained", "SDPA"))]]
+    for system in order:
+        probes = lines[system]
+        one = next(iter(probes.values()))
+        size = [f"{int(one['parameters']) / 1e6:.2f} M", f"{int(one['macs_per_second']) / 1e6:.0f} M"]
+        measured = [costs.get(system, {}).get(name, "") for name in cost_columns]
+        name = system.replace("_", " ")
+        seeds = max(line["seeds"] for line in probes.values())
+        figures.append([name, seeds, *(value_cell(probes.get(probe)) for probe in METRICS), *size, *measured])
+        cells = [difference_cell(probes.get(probe), other) for probe in METRICS for other in ("untrained", "sdpa")]
+        differences.append([name, *cells])
+    return "\n\n".join(markdown(rows) for rows in (figures, differences))
 
 
-def quality_cells(line: Mapping[str, str] | None) -> list[str]:
-    """Value and difference, each with its interval, in percent; bold where the difference is not chance."""
+def markdown(rows: list[list[str]]) -> str:
+    """A table of cells, the first row its head."""
+    head, *body = rows
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *body))
+
+
+def value_cell(line: Mapping[str, str] | None) -> str:
+    """Percent, with its interval."""
     if line is None:
-        return ["", ""]
+        return ""
     value, low, high = (f"{100 * float(line[name]):.1f}" for name in ("value", "low", "high"))
-    if not line["difference"]:
-        return [f"{value} [{low}, {high}]", ""]
-    edges = [100 * float(line[name]) for name in ("difference", "difference_low", "difference_high")]
-    text = f"{edges[0]:+.1f} [{edges[1]:+.1f}, {edges[2]:+.1f}]"
-    return [f"{value} [{low}, {high}]", f"**{text}**" if edges[1] * edges[2] > 0 else text]
+    return f"{value} [{low}, {high}]"
+
+
+def difference_cell(line: Mapping[str, str] | None, other: str) -> str:
+    """Points, with their interval; bold where they are not chance: from attention after Holm's correction."""
+    if line is None or not line[f"{other}_difference"]:
+        return ""
+    value, low, high = (100 * float(line[f"{other}_{name}"]) for name in ("difference", "low", "high"))
+    sure = float(line["sdpa_p_holm"]) < 0.05 if other == BASELINE else low * high > 0
+    text = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"**{text}**" if sure else text
 
 
 def read_costs(path: Path) -> dict[str, dict[str, str]]:

@@ -19,9 +19,9 @@ import study_table  # noqa: E402
 
 @pytest.fixture
 def results(tmp_path) -> Path:
-    """Two seeds of a system and of its random weights: right in three of four cases, and in one of four."""
+    """Two seeds of Luna (right in three of four cases), its random weights (in one), and attention (in two)."""
     for seed in (1, 2):
-        for label, right in (("luna", 3), ("luna untrained", 1)):
+        for label, right in (("luna", 3), ("luna untrained", 1), ("sdpa", 2)):
             truth = ["a"] * 40
             guesses = [("a" if i % 4 < right else "b") for i in range(40)]
             records = label_records(truth, guesses, [str(i) for i in range(40)], [f"s{i // 4}" for i in range(40)])
@@ -44,10 +44,13 @@ def results(tmp_path) -> Path:
 
 
 def test_quality_pools_seeds_and_compares_with_random_weights(results):
-    (line,) = study_table.quality(results)
+    line, attention = study_table.quality(results)
     assert (line["system"], line["seeds"], line["parameters"]) == ("luna", 2, 1000)
     assert float(line["value"]) == 0.75 and float(line["untrained"]) == 0.25
-    assert float(line["difference"]) == 0.5 and float(line["difference_low"]) > 0
+    assert float(line["untrained_difference"]) == 0.5 and float(line["untrained_low"]) > 0
+    assert float(line["sdpa_difference"]) == 0.25 and float(line["sdpa_low"]) > 0
+    assert float(line["sdpa_p_holm"]) < 0.05 and float(line["seed_deviation"]) == 0
+    assert (attention["system"], attention["untrained"], attention["sdpa_difference"]) == ("sdpa", "", "")
 
 
 def test_the_table_is_written_between_its_markers(results, tmp_path):
@@ -56,9 +59,15 @@ def test_the_table_is_written_between_its_markers(results, tmp_path):
     (docs / "README.md").write_text("before\n<!-- study -->\nold\n<!-- /study -->\nafter\n")
     study_table.write_tables(results, docs)
     text = (docs / "README.md").read_text()
-    assert "| luna | 2 | 75.0 [" in text and "**+50.0 [" in text and "old" not in text and text.endswith("after\n")
+    assert (
+        "| luna | 2 |  | 75.0 [" in text
+        and "| luna |  |  | **+50.0 [" in text
+        and "old" not in text
+        and text.endswith("after\n")
+    )
     with open(docs / "results.csv", newline="") as file:
-        assert len(list(csv.DictReader(file))) == 4
+        commands = [row["command"] for row in csv.DictReader(file)]
+    assert len(commands) == 6 and "python tools/study.py --systems luna --seeds 2" in commands
     assert not study_table.update(docs)
 
 
