@@ -5,6 +5,7 @@ from lobes.encoders.convolution import MaskedConvolution
 from lobes.encoders.efficientnet import EfficientNetV2
 from lobes.encoders.encoder import Encoder, EncoderOutput, EncoderState
 from lobes.encoders.features import LogMel
+from lobes.encoders.huggingface import HuggingFaceEncoder
 from lobes.encoders.lengths import absolute_lengths, frame_mask, relative_lengths
 from lobes.encoders.logmel_encoder import LogMelEncoder
 from lobes.encoders.rate import RateBlock
@@ -21,6 +22,7 @@ __all__ = [
     "EncoderOutput",
     "EncoderState",
     "FeedForward",
+    "HuggingFaceEncoder",
     "LogMel",
     "LogMelEncoder",
     "MaskedConvolution",
