@@ -11,6 +11,7 @@ from lobes.encoders.logmel_encoder import LogMelEncoder
 from lobes.encoders.rate import RateBlock
 from lobes.encoders.stem import ConvolutionStem, StackingStem, Stem
 from lobes.encoders.streaming import StreamingEncoder
+from lobes.encoders.torchaudio_encoder import TorchaudioEncoder
 
 __all__ = [
     "Block",
@@ -32,6 +33,7 @@ __all__ = [
     "StackingStem",
     "Stem",
     "StreamingEncoder",
+    "TorchaudioEncoder",
     "absolute_lengths",
     "frame_mask",
     "relative_lengths",

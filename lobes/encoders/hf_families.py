@@ -15,18 +15,29 @@ Whisper                none: every piece is of one length
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lobes.encoders.filterbank import HOP, SAMPLE_RATE, KaldiFilterbank, WhisperLogMel
+from lobes.encoders.filterbank import HOP, KaldiFilterbank, WhisperLogMel
 from lobes.encoders.lengths import relative_lengths
-from lobes.encoders.upstream import PaddingHook, attended, normalise_waveforms, recorded, run_by_length
+from lobes.encoders.upstream import (
+    PaddingHook,
+    UpstreamEncoder,
+    attended,
+    normalise_waveforms,
+    recorded,
+    run_by_length,
+)
+
+logger = logging.getLogger(__name__)
 
 
 class Family(nn.Module):
@@ -42,6 +53,7 @@ class Family(nn.Module):
 
     by_length = False
     stride: int  # samples from frame to frame
+    anchor = "feature_projection.projection.weight"  # a weight by which a checkpoint shows where the model is in it
 
     def __init__(self, config: Any, normalise: bool) -> None:
         super().__init__()
@@ -78,6 +90,47 @@ class Family(nn.Module):
     def attention_macs(self, n_frames: int) -> int:
         """Of one layer: four projections, scores and sums."""
         return 4 * n_frames * self.dim**2 + 2 * n_frames**2 * self.dim
+
+
+class FamilyEncoder(UpstreamEncoder):
+    """An encoder that is a model and its family; a subclass builds both and then calls `set_up`."""
+
+    family: Family
+
+    def set_up(self, name: str, sample_rate: int, frozen: str) -> None:
+        """Make the model ready, take over the family's sizes, freeze, and say where batches are slow."""
+        self.family.prepare(self.model)
+        self.sample_rate, self.frame_rate = sample_rate, sample_rate / self.family.stride
+        self.by_length, self.dim = self.family.by_length, self.family.dim
+        self.layer_dims = [self.dim] * (self.family.depth + 1)
+        self.freeze(frozen)
+        if self.by_length:
+            logger.warning(
+                "%s: its front-end normalises over time, so that it runs once for each length in a batch; "
+                "this is exact, and fast where a batch has few lengths",
+                name,
+            )
+
+    @property
+    def normalise(self) -> bool:
+        """Whether utterances get zero mean and unit variance."""
+        return self.family.normalise
+
+    def hidden_states(self, waveform: Tensor, n_samples: Tensor, valid: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """See `UpstreamEncoder.hidden_states`."""
+        return self.family(self.model, waveform, n_samples, valid)
+
+    def n_frames(self, n_samples: Tensor) -> Tensor:
+        """See `UpstreamEncoder.n_frames`; 0 for utterances shorter than the first frame's receptive field."""
+        return self.family.n_frames(n_samples)
+
+    def macs(self, seconds: float) -> int:
+        """See `UpstreamEncoder.macs`."""
+        return self.family.macs(round(seconds * self.sample_rate))
+
+    def front_end(self) -> Iterable[nn.Module]:
+        """See `UpstreamEncoder.front_end`."""
+        return self.family.front_end(self.model)
 
 
 class Waveforms(Family):
@@ -118,20 +171,25 @@ class Waveforms(Family):
         if self.normalise:
             waveform = normalise_waveforms(waveform, n_samples)
 
-        def convolve(waves: Tensor) -> Tensor:
-            # Not its forward, which in training refuses a waveform that has a gradient.
-            x = waves[:, None]
-            for layer in model.feature_extractor.conv_layers:
-                x = layer(x)
-            return x.transpose(1, 2)
-
         if self.by_length:
+            convolve = partial(self.convolve, model)
             features = run_by_length(convolve, waveform, n_samples, valid.sum(1), valid.shape[1])
         else:
-            features = convolve(waveform)
+            features = self.convolve(model, waveform)
+        return self.transform(model, self.project(model, features), valid)
+
+    def convolve(self, model: Any, waveform: Tensor) -> Tensor:
+        """Waveforms (b, s) to features (b, t, C)."""
+        # Not by the forward of all of them, which in training refuses a waveform that has a gradient.
+        x = waveform[:, None]
+        for layer in model.feature_extractor.conv_layers:
+            x = layer(x)
+        return x.transpose(1, 2)
+
+    def project(self, model: Any, features: Tensor) -> Tensor:
+        """Features (B, T, C) to what the transformer reads, (B, T, D)."""
         projected = model.feature_projection(features)
-        projected = projected[0] if isinstance(projected, tuple) else projected
-        return self.transform(model, projected, valid)
+        return projected[0] if isinstance(projected, tuple) else projected
 
     def macs(self, samples: int) -> int:
         """See `Family.macs`."""
@@ -223,6 +281,8 @@ class Pieces(Family):
     Longer utterances are cut into pieces that do not see each other, and shorter ones cost as much as a whole piece.
     """
 
+    anchor = "conv1.weight"
+
     def __init__(self, config: Any, normalise: bool) -> None:
         super().__init__(config, normalise)
         self.stride = 2 * HOP
@@ -298,4 +358,3 @@ FAMILIES: dict[str, tuple[type[Family], str, str]] = {
     "wav2vec2-bert": (Filterbanks, "Wav2Vec2BertModel", ""),
     "whisper": (Pieces, "WhisperModel", "encoder"),
 }
-DEFAULT_RATE = SAMPLE_RATE

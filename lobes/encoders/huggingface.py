@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import importlib
 import io
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-
-from lobes.encoders.hf_families import DEFAULT_RATE, FAMILIES
+from lobes.encoders.filterbank import SAMPLE_RATE
+from lobes.encoders.hf_families import FAMILIES, FamilyEncoder
 from lobes.encoders.hf_source import build_model, find_source, load_state
-from lobes.encoders.upstream import UpstreamEncoder
-
-logger = logging.getLogger(__name__)
 
 
-class HuggingFaceEncoder(UpstreamEncoder):
+class HuggingFaceEncoder(FamilyEncoder):
     """Wav2Vec2, HuBERT, WavLM, data2vec-audio, UniSpeech(-SAT), Wav2Vec2-Conformer, Wav2Vec2-BERT or Whisper's encoder.
 
     An utterance alone gives what the model's own forward gives for its feature extractor's output, and the same in any
@@ -50,6 +45,8 @@ class HuggingFaceEncoder(UpstreamEncoder):
         ``nothing``, ``front-end`` (as ``freeze_feature_encoder``) or ``all``, which also stays in evaluation mode.
     gradient_checkpointing : bool
         In training, compute blocks again in the backward pass rather than keep what they gave.
+    sample_rate : int, optional
+        Hz; by default what ``preprocessor_config.json`` says, 16000 without one.
     download : bool
         Whether to ask the hub for what is not there.
 
@@ -80,6 +77,7 @@ class HuggingFaceEncoder(UpstreamEncoder):
         options: Mapping[str, Any] | None = None,
         frozen: str = "nothing",
         gradient_checkpointing: bool = False,
+        sample_rate: int | None = None,
         download: bool = False,
     ) -> None:
         super().__init__()
@@ -97,48 +95,12 @@ class HuggingFaceEncoder(UpstreamEncoder):
         model = build_model(model_class, found, untrained or weights is not None)
         self.model = getattr(model, part) if part else model
         if weights is not None:
-            load_state(
-                self.model, weights, "conv1.weight" if kind == "whisper" else "feature_projection.projection.weight"
-            )
-        self.family.prepare(self.model)
+            load_state(self.model, weights, self.family.anchor)
         if gradient_checkpointing:
-            enable = (
-                getattr(self.model, "activation_checkpointing_enable", None) or self.model.gradient_checkpointing_enable
-            )
-            enable({"use_reentrant": False, "context_fn": self.family.padding.contexts})
-        self.sample_rate = int(found.preprocessor.get("sampling_rate", DEFAULT_RATE))
-        self.frame_rate = self.sample_rate / self.family.stride
-        self.by_length = self.family.by_length
-        self.dim = self.family.dim
-        self.layer_dims = [self.dim] * (self.family.depth + 1)
-        self.freeze(frozen)
-        if self.by_length:
-            logger.warning(
-                "%s: its front-end normalises over time, so that it runs once for each length in a batch; "
-                "this is exact, and fast where a batch has few lengths",
-                found.name,
-            )
-
-    @property
-    def normalise(self) -> bool:
-        """Whether utterances get zero mean and unit variance."""
-        return self.family.normalise
-
-    def hidden_states(self, waveform: Tensor, n_samples: Tensor, valid: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """See `UpstreamEncoder.hidden_states`."""
-        return self.family(self.model, waveform, n_samples, valid)
-
-    def n_frames(self, n_samples: Tensor) -> Tensor:
-        """See `UpstreamEncoder.n_frames`; 0 for utterances shorter than the first frame's receptive field."""
-        return self.family.n_frames(n_samples)
-
-    def macs(self, seconds: float) -> int:
-        """See `UpstreamEncoder.macs`."""
-        return self.family.macs(round(seconds * self.sample_rate))
-
-    def front_end(self) -> Iterable[nn.Module]:
-        """See `UpstreamEncoder.front_end`."""
-        return self.family.front_end(self.model)
+            again = {"use_reentrant": False, "context_fn": self.family.padding.contexts}
+            enable = getattr(self.model, "activation_checkpointing_enable", self.model.gradient_checkpointing_enable)
+            enable(again)
+        self.set_up(found.name, sample_rate or found.preprocessor.get("sampling_rate", SAMPLE_RATE), frozen)
 
     def hparams_text(self) -> str:
         """HyperPyYAML text of this encoder as a configuration, for `lobes.export.save_encoder`.
@@ -151,7 +113,7 @@ class HuggingFaceEncoder(UpstreamEncoder):
         for name in ("transformers_version", "architectures", "dtype", "_name_or_path"):
             values.pop(name, None)
         text = io.StringIO()
-        arguments = {"source": values, "normalise": self.normalise, "frozen": self.frozen}
+        arguments = {"source": values, **{name: getattr(self, name) for name in ("normalise", "sample_rate", "frozen")}}
         YAML(typ="safe", pure=True).dump(arguments, text)
         body = "".join(f"    {line}\n" for line in text.getvalue().splitlines())
         return f"encoder: !new:{type(self).__module__.rpartition('.')[0]}.{type(self).__name__}\n{body}"

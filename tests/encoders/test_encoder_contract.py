@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from upstream_cases import CONFIGS, tiny
+from upstream_cases import UPSTREAMS
 
 from lobes.encoders import (
     BranchformerBlock,
@@ -43,9 +43,9 @@ def build(stem: str = "stack4", mixer: str = "summary", normalise=True, **option
     ).eval()
 
 
-def seeded(build, *arguments):
+def seeded(build):
     torch.manual_seed(0)
-    return build(*arguments)
+    return build()
 
 
 LAYOUTS = {
@@ -60,7 +60,7 @@ ENCODERS = {f"{stem}-{mixer}": partial(build, stem, mixer) for stem in STEMS for
 ENCODERS |= {name: partial(build, "stack4", "sdpa", **options) for name, options in LAYOUTS.items()}
 ENCODERS["logmel"] = lambda: LogMelEncoder(LogMel(n_mels=MELS), factor=4)
 ENCODERS["logmel-raw"] = lambda: LogMelEncoder(LogMel(n_mels=MELS, normalise=False))
-ENCODERS |= {name: partial(seeded, tiny, name) for name in CONFIGS}
+ENCODERS |= {name: partial(seeded, build) for name, build in UPSTREAMS.items()}
 
 
 @pytest.fixture(params=ENCODERS)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from lobes.encoders import HuggingFaceEncoder
+from lobes.encoders import HuggingFaceEncoder, TorchaudioEncoder
 
 DIM = 16
 SIZES = {"hidden_size": DIM, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -16,7 +18,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "wav2vec2": {"model_type": "wav2vec2", **WAVES},
     "wav2vec2-layer-norm": {"model_type": "wav2vec2", **WAVES, **LAYER_NORM},
     "hubert": {"model_type": "hubert", **WAVES},
-    "hubert-layer-norm": {"model_type": "hubert", **WAVES, **LAYER_NORM},
     "hubert-batch-norm": {"model_type": "hubert", **WAVES, "conv_pos_batch_norm": True},
     "wavlm": {"model_type": "wavlm", **WAVES, "num_buckets": 20, "max_bucket_distance": 50},
     "wavlm-layer-norm": {"model_type": "wavlm", **WAVES, **LAYER_NORM},
@@ -26,7 +27,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_conv_pos_embeddings": 3,
         "conv_pos_kernel_size": 7,
     },
-    "unispeech": {"model_type": "unispeech", **WAVES},
     "unispeech-sat": {"model_type": "unispeech-sat", **WAVES, **LAYER_NORM},
     "conformer": {"model_type": "wav2vec2-conformer", **WAVES, **LAYER_NORM, "conv_depthwise_kernel_size": 7},
     "conformer-rotary": {
@@ -53,3 +53,29 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def tiny(name: str, **options: Any) -> HuggingFaceEncoder:
     """One of `CONFIGS`, in evaluation mode."""
     return HuggingFaceEncoder(CONFIGS[name], **options).eval()
+
+
+# As AVES' model_config.json, but for sizes and dropouts.
+AVES: dict[str, Any] = {
+    "extractor_mode": "group_norm",
+    "extractor_conv_layer_config": [[8, 10, 5]] + [[8, 3, 2]] * 4 + [[8, 2, 2]] * 2,
+    "extractor_conv_bias": False,
+    "encoder_embed_dim": DIM,
+    "encoder_projection_dropout": 0.0,
+    "encoder_pos_conv_kernel": 16,
+    "encoder_pos_conv_groups": 2,
+    "encoder_num_layers": 2,
+    "encoder_num_heads": 2,
+    "encoder_attention_dropout": 0.0,
+    "encoder_ff_interm_features": 24,
+    "encoder_ff_interm_dropout": 0.0,
+    "encoder_dropout": 0.0,
+    "encoder_layer_norm_first": False,
+    "encoder_layer_drop": 0.5,
+}
+AVES_LARGE = AVES | {"extractor_mode": "layer_norm", "extractor_conv_bias": True, "encoder_layer_norm_first": True}
+
+#: Name -> what builds it; the cases of the contract tests.
+UPSTREAMS: dict[str, Callable[[], Any]] = {name: partial(tiny, name) for name in CONFIGS}
+UPSTREAMS["aves"] = lambda: TorchaudioEncoder(AVES).eval()
+UPSTREAMS["aves-large"] = lambda: TorchaudioEncoder(AVES_LARGE, normalise=True).eval()
