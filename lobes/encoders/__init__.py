@@ -8,10 +8,12 @@ from lobes.encoders.features import LogMel
 from lobes.encoders.huggingface import HuggingFaceEncoder
 from lobes.encoders.lengths import absolute_lengths, frame_mask, relative_lengths
 from lobes.encoders.logmel_encoder import LogMelEncoder
+from lobes.encoders.pictures import PictureEncoder, PictureTransformer
 from lobes.encoders.rate import RateBlock
 from lobes.encoders.stem import ConvolutionStem, StackingStem, Stem
 from lobes.encoders.streaming import StreamingEncoder
 from lobes.encoders.torchaudio_encoder import TorchaudioEncoder
+from lobes.encoders.vggish import VGGish
 
 __all__ = [
     "Block",
@@ -28,12 +30,15 @@ __all__ = [
     "LogMelEncoder",
     "MaskedConvolution",
     "MixerBlock",
+    "PictureEncoder",
+    "PictureTransformer",
     "PlainBlock",
     "RateBlock",
     "StackingStem",
     "Stem",
     "StreamingEncoder",
     "TorchaudioEncoder",
+    "VGGish",
     "absolute_lengths",
     "frame_mask",
     "relative_lengths",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from lobes.encoders import HuggingFaceEncoder, TorchaudioEncoder
+from lobes.encoders import HuggingFaceEncoder, PictureTransformer, TorchaudioEncoder, VGGish
 
 DIM = 16
 SIZES = {"hidden_size": DIM, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -75,7 +75,32 @@ AVES: dict[str, Any] = {
 }
 AVES_LARGE = AVES | {"extractor_mode": "layer_norm", "extractor_conv_bias": True, "encoder_layer_norm_first": True}
 
+PICTURES: dict[str, dict[str, Any]] = {
+    "vit": {"model_type": "vit", **SIZES, "image_size": 32, "patch_size": 16},
+    "ast": {
+        "model_type": "audio-spectrogram-transformer",
+        **SIZES,
+        "num_mel_bins": 32,
+        "max_length": 64,
+        "patch_size": 16,
+    },
+    "videomae": {
+        "model_type": "videomae",
+        **SIZES,
+        "image_size": 32,
+        "patch_size": 16,
+        "num_frames": 4,
+        "tubelet_size": 2,
+    },
+}
+SMALL_VGGISH: dict[str, Any] = {"channels": [4, 8, 8, 8], "hidden": 16, "dim": DIM}
+
 #: Name -> what builds it; the cases of the contract tests.
 UPSTREAMS: dict[str, Callable[[], Any]] = {name: partial(tiny, name) for name in CONFIGS}
 UPSTREAMS["aves"] = lambda: TorchaudioEncoder(AVES).eval()
 UPSTREAMS["aves-large"] = lambda: TorchaudioEncoder(AVES_LARGE, normalise=True).eval()
+UPSTREAMS["vit"] = lambda: PictureTransformer(PICTURES["vit"], window=0.5, hop=0.2).eval()
+UPSTREAMS["vit-mean"] = lambda: PictureTransformer(PICTURES["vit"], window=0.2, hop=0.3, pool="mean").eval()
+UPSTREAMS["ast"] = lambda: PictureTransformer(PICTURES["ast"], hop=0.2).eval()
+UPSTREAMS["videomae"] = lambda: PictureTransformer(PICTURES["videomae"], window=0.5).eval()
+UPSTREAMS["vggish"] = lambda: VGGish(**SMALL_VGGISH, hop=0.32).eval()
