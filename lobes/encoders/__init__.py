@@ -5,6 +5,7 @@ from lobes.encoders.convolution import MaskedConvolution
 from lobes.encoders.efficientnet import EfficientNetV2
 from lobes.encoders.encoder import Encoder, EncoderOutput, EncoderState
 from lobes.encoders.features import LogMel
+from lobes.encoders.fitting import PitchShift, TimeExpansion
 from lobes.encoders.huggingface import HuggingFaceEncoder
 from lobes.encoders.lengths import absolute_lengths, frame_mask, relative_lengths
 from lobes.encoders.logmel_encoder import LogMelEncoder
@@ -32,11 +33,13 @@ __all__ = [
     "MixerBlock",
     "PictureEncoder",
     "PictureTransformer",
+    "PitchShift",
     "PlainBlock",
     "RateBlock",
     "StackingStem",
     "Stem",
     "StreamingEncoder",
+    "TimeExpansion",
     "TorchaudioEncoder",
     "VGGish",
     "absolute_lengths",

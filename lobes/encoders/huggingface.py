@@ -59,6 +59,7 @@ class HuggingFaceEncoder(FamilyEncoder):
 
     Example
     -------
+    >>> import torch
     >>> tiny = {"model_type": "hubert", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
     ...         "intermediate_size": 32, "conv_dim": [8] * 7}
     >>> encoder = HuggingFaceEncoder(tiny)
