@@ -239,7 +239,8 @@ class _Heard:
     def add(self, spectrum: np.ndarray, seconds: float, limit: float) -> None:
         """One more, whose spectrum sums to 1; those of other rates end elsewhere."""
         longest = max(len(self.spectrum), len(spectrum))
-        self.spectrum = sum(np.pad(part, (0, longest - len(part))) for part in (self.spectrum, spectrum))
+        before, more = (np.pad(part, (0, longest - len(part))) for part in (self.spectrum, spectrum))
+        self.spectrum = before + more
         self.count, self.seconds, self.limit = self.count + 1, self.seconds + seconds, max(self.limit, limit)
 
     def band(self, label: str, sample_rate: int, lowest: float) -> Band:

@@ -194,6 +194,7 @@ def load_state(model: nn.Module, path: str | Path, anchor: str) -> None:
     """
     from safetensors.torch import load_file
 
+    state: Any
     try:
         if Path(path).suffix == ".safetensors":
             state = load_file(str(path))

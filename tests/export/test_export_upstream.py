@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 
 import pytest
@@ -42,6 +43,22 @@ def test_a_folder_of_hugging_face(hubert):
     expected = HuggingFaceEncoder(hubert).eval()(*WAVE).frames
     for source in (hubert, str(hubert), f"hf:{hubert}"):
         assert torch.equal(load_encoder(source)(*WAVE).frames, expected)
+
+
+def test_an_id_of_the_hub_that_is_in_the_cache(hubert, tmp_path, monkeypatch):
+    """As `hf download facebook/hubert-tiny` leaves it; the rest of a run needs no network."""
+    import huggingface_hub.constants
+
+    cache = tmp_path / "cache" / "models--facebook--hubert-tiny"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text("0123456789abcdef0123456789abcdef01234567")
+    shutil.copytree(hubert, cache / "snapshots" / "0123456789abcdef0123456789abcdef01234567")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    expected = load_encoder(hubert)(*WAVE).frames
+    for source in ("facebook/hubert-tiny", "hf:facebook/hubert-tiny"):
+        assert torch.equal(load_encoder(source)(*WAVE).frames, expected)
+    with pytest.raises(ConfigError, match="facebook/hubert-small: no such folder"):
+        load_encoder("facebook/hubert-small")
 
 
 def test_untrained_is_the_same_architecture_from_the_seed(hubert):
