@@ -35,8 +35,9 @@ def mel_triangles(n_mels: int, low: float, high: float, n_fft: int = FFT, sample
         (n_fft / 2 + 1, F), float32, between 0 and 1.
     """
     first, last = (1127 * math.log1p(bound / 700) for bound in (low, high))
-    edges = torch.linspace(first, last, n_mels + 2, dtype=torch.float64)
-    hertz = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft
+    # On the CPU, whatever device a model is built on: they are no weights that would be loaded later.
+    edges = torch.linspace(first, last, n_mels + 2, dtype=torch.float64, device="cpu")
+    hertz = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device="cpu") * sample_rate / n_fft
     bins = 1127 * torch.log1p(hertz / 700)[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])

@@ -84,7 +84,7 @@ class PitchShift(_Fitted):
     Audio at ``factor`` times the encoder's rate is taken for audio at its rate, as by `TimeExpansion`, and shortened to
     its own duration by a phase vocoder (Flanagan & Golden 1966; Laroche & Dolson 1999, section II): it costs no more
     than unshifted audio, and has the encoder's own frames per second. The price is that a phase vocoder smears clicks,
-    and that calls shorter than ``factor`` · ``window`` seconds run together: prefer `TimeExpansion` for short calls.
+    and that calls closer to each other than ``window`` seconds run together: prefer `TimeExpansion` for short ones.
 
     Arguments
     ---------

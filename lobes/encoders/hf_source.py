@@ -17,6 +17,8 @@ from lobes.errors import CheckpointError, ConfigError
 PREFIX = "hf:"
 #: Never used here, since no pretext task of its own runs.
 UNUSED = ("masked_spec_embed", "mask_token")
+#: Not of the model, or of code that is not run.
+_NOT_SHAPE = ("auto_map", "architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path")
 
 
 @dataclass
@@ -27,19 +29,23 @@ class Source:
     ----------
     name : str
         Folder, hub id, or the model's type where there is a configuration only.
+    where : dict, optional
+        What Transformers is told besides to find it; None where there is a configuration only.
     config : transformers.PreTrainedConfig
         Its architecture.
     preprocessor : dict
         What its feature extractor is configured with; empty where nothing says.
-    has_weights : bool
-        Whether ``name`` is where weights are.
     """
 
     name: str
-    config: Any
+    where: dict[str, Any] | None = None
+    config: Any = None
     preprocessor: dict[str, Any] = field(default_factory=dict)
-    has_weights: bool = False
-    where: dict[str, Any] = field(default_factory=dict)
+
+    def plain_config(self) -> dict[str, Any]:
+        """The configuration as what `find_source` takes, without what does not shape the model."""
+        values = {"model_type": self.config.model_type, **self.config.to_diff_dict()}
+        return {name: value for name, value in values.items() if name not in _NOT_SHAPE}
 
 
 def find_source(source: Any, types: Mapping[str, Any], options: Mapping[str, Any], download: bool = False) -> Source:
@@ -48,8 +54,9 @@ def find_source(source: Any, types: Mapping[str, Any], options: Mapping[str, Any
     Arguments
     ---------
     source : str, Path, dict or PreTrainedConfig
-        A local folder with a ``config.json``; the id of a model on the hub, with or without ``hf:`` before it, which
-        has to be in the local cache unless ``download``; or a configuration, whose weights are random.
+        A local folder with a ``config.json``; the id of a model on the hub, with or without ``hf:`` before and
+        ``@revision`` behind it, which has to be in the local cache unless ``download``; or a configuration, whose
+        weights are random.
     types : mapping
         What ``model_type`` may be.
     options : dict
@@ -72,36 +79,42 @@ def find_source(source: Any, types: Mapping[str, Any], options: Mapping[str, Any
     if isinstance(source, PreTrainedConfig):
         source = source.to_dict()
     if isinstance(source, Mapping):
-        values, found = dict(source), Source(str(source.get("model_type")), None)
+        values, found = dict(source), Source(str(source.get("model_type")))
     else:
-        found = Source(str(source).removeprefix(PREFIX), None, has_weights=True)
-        found.where = {"local_files_only": not download or Path(found.name).is_dir()}
-        values, found.preprocessor = _read(found, download)
+        found = _located(str(source).removeprefix(PREFIX), download)
+        values, found.preprocessor = _read(found.name, found.where or {}, download)
     kind = values.pop("model_type", None)
     if kind not in types:
         raise ConfigError(f"{found.name}: model_type is {kind!r}; expected one of {', '.join(sorted(types))}")
-    for name in ("auto_map", "architectures", "transformers_version"):  # not of the model, or of code that is not run
-        values.pop(name, None)
+    values = {name: value for name, value in values.items() if name not in _NOT_SHAPE}
     try:
         found.config = CONFIG_MAPPING[kind](**values)
+        _check_options(found, options)
+        found.config = CONFIG_MAPPING[kind](**values | dict(options))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{found.name}: {' '.join(str(error).split())}; expected a config of {kind}") from error
-    _replace(found, options)
     return found
 
 
-def _read(found: Source, download: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def _located(name: str, download: bool) -> Source:
+    if Path(name).is_dir():
+        return Source(name, {"local_files_only": True})
+    name, _, revision = name.partition("@")
+    return Source(name, {"local_files_only": not download, **({"revision": revision} if revision else {})})
+
+
+def _read(name: str, where: Mapping[str, Any], download: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """The files ``config.json`` and ``preprocessor_config.json``."""
     from transformers import FeatureExtractionMixin, PreTrainedConfig
 
     try:
-        values, _ = PreTrainedConfig.get_config_dict(found.name, **found.where)
+        values, _ = PreTrainedConfig.get_config_dict(name, **where)
         if not values:
             raise OSError("no config.json")
     except (OSError, ValueError) as error:
-        raise ConfigError(_not_there(found.name, download, error)) from error
+        raise ConfigError(_not_there(name, download, error)) from error
     try:
-        preprocessor, _ = FeatureExtractionMixin.get_feature_extractor_dict(found.name, **found.where)
+        preprocessor, _ = FeatureExtractionMixin.get_feature_extractor_dict(name, **where)
     except (OSError, ValueError):
         preprocessor = {}
     return values, preprocessor
@@ -117,14 +130,13 @@ def _not_there(name: str, download: bool, error: BaseException) -> str:
     )
 
 
-def _replace(found: Source, options: Mapping[str, Any]) -> None:
+def _check_options(found: Source, options: Mapping[str, Any]) -> None:
     known = found.config.to_dict()
-    for name, value in options.items():
+    for name in options:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" (did you mean '{near[0]}'?)" if near else ""
             raise ConfigError(f"{found.name}: options has '{name}', which its configuration has not{hint}")
-        setattr(found.config, name, value)
 
 
 def build_model(model_class: Any, found: Source, untrained: bool, **options: Any) -> nn.Module:
@@ -153,7 +165,7 @@ def build_model(model_class: Any, found: Source, untrained: bool, **options: Any
     """
     with quiet_transformers():
         try:
-            if untrained or not found.has_weights:
+            if untrained or found.where is None:
                 model = model_class(found.config, **options)
             else:
                 model, told = model_class.from_pretrained(
@@ -168,11 +180,18 @@ def build_model(model_class: Any, found: Source, untrained: bool, **options: Any
         except (OSError, RuntimeError, ValueError) as error:
             line = " ".join(str(error).split())
             raise CheckpointError(f"{found.name}: {line[:300]}; expected its weights beside config.json") from error
-    for name in UNUSED:
-        for part, parameter in model.named_parameters():
-            if part.endswith(name):
-                parameter.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if name.endswith(UNUSED):
+            parameter.requires_grad_(False)
     return model
+
+
+def checkpoint_gradients(model: Any, **options: Any) -> None:
+    """Compute blocks again in the backward pass; options are those of `torch.utils.checkpoint.checkpoint`."""
+    # Its new name, and that before Transformers 5.23.
+    new = hasattr(model, "activation_checkpointing_enable")
+    enable = model.activation_checkpointing_enable if new else model.gradient_checkpointing_enable
+    enable({"use_reentrant": False, **options})
 
 
 def load_state(model: nn.Module, path: str | Path, anchor: str) -> None:

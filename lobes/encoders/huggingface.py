@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lobes.encoders.filterbank import SAMPLE_RATE
 from lobes.encoders.hf_families import FAMILIES, FamilyEncoder
-from lobes.encoders.hf_source import build_model, find_source, load_state
+from lobes.encoders.hf_source import build_model, checkpoint_gradients, find_source, load_state
 
 
 class HuggingFaceEncoder(FamilyEncoder):
@@ -30,7 +29,8 @@ class HuggingFaceEncoder(FamilyEncoder):
     ---------
     source : str, Path, dict or PreTrainedConfig
         A local folder that ``save_pretrained`` wrote; a hub id such as ``facebook/hubert-base-ls960``, with or without
-        ``hf:`` before it, that is in the local cache; or a configuration with its ``model_type``: random weights.
+        ``hf:`` before and ``@revision`` behind it, that is in the local cache; or a configuration with its
+        ``model_type``: random weights.
     untrained : bool
         Random weights, from PyTorch's seed, even where there are others.
     weights : str or Path, optional
@@ -82,8 +82,8 @@ class HuggingFaceEncoder(FamilyEncoder):
         download: bool = False,
     ) -> None:
         super().__init__()
-        # What stands behind the encoder has frames of another rate than the layers.
         found = find_source(source, FAMILIES, {} if options is None else options, download)
+        # What stands behind the encoder has frames of another rate than the layers.
         for name in ("add_adapter", "use_intermediate_ffn_before_adapter"):
             if hasattr(found.config, name):
                 setattr(found.config, name, False)
@@ -98,23 +98,11 @@ class HuggingFaceEncoder(FamilyEncoder):
         if weights is not None:
             load_state(self.model, weights, self.family.anchor)
         if gradient_checkpointing:
-            again = {"use_reentrant": False, "context_fn": self.family.padding.contexts}
-            enable = getattr(self.model, "activation_checkpointing_enable", self.model.gradient_checkpointing_enable)
-            enable(again)
+            checkpoint_gradients(self.model, context_fn=self.family.padding.contexts)
+        self._source = found.plain_config()
         self.set_up(found.name, sample_rate or found.preprocessor.get("sampling_rate", SAMPLE_RATE), frozen)
 
-    def hparams_text(self) -> str:
-        """HyperPyYAML text of this encoder as a configuration, for `lobes.export.save_encoder`.
-
-        A folder that ``save_encoder(encoder, folder, encoder.hparams_text())`` writes needs neither hub nor source.
-        """
-        from ruamel.yaml import YAML
-
-        values = {"model_type": self.family.config.model_type, **self.family.config.to_diff_dict()}
-        for name in ("transformers_version", "architectures", "dtype", "_name_or_path"):
-            values.pop(name, None)
-        text = io.StringIO()
-        arguments = {"source": values, **{name: getattr(self, name) for name in ("normalise", "sample_rate", "frozen")}}
-        YAML(typ="safe", pure=True).dump(arguments, text)
-        body = "".join(f"    {line}\n" for line in text.getvalue().splitlines())
-        return f"encoder: !new:{type(self).__module__.rpartition('.')[0]}.{type(self).__name__}\n{body}"
+    def arguments(self) -> dict[str, Any]:
+        """See `UpstreamEncoder.arguments`."""
+        names = ("normalise", "sample_rate", "frozen")
+        return {"source": self._source, **{name: getattr(self, name) for name in names}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lobes.encoders.features import LogMel
 from lobes.encoders.filterbank import KaldiFilterbank
-from lobes.encoders.hf_source import build_model, find_source
+from lobes.encoders.hf_source import Source, build_model, checkpoint_gradients, find_source
 from lobes.encoders.lengths import relative_lengths
 from lobes.encoders.upstream import UpstreamEncoder
 from lobes.errors import ConfigError
@@ -23,7 +23,7 @@ from lobes.errors import ConfigError
 class PictureEncoder(UpstreamEncoder):
     """Log-mel features, cut into windows that a model of pictures looks at one by one.
 
-    Window t begins at t · ``hop`` seconds and exists where a feature frame does at its beginning, so that none of an
+    Window t begins at t · ``hop`` seconds and exists where a feature frame does at its beginning, so that no end of an
     utterance is dropped. What a last window lacks is the features' floor, a constant: a window never shows anything of
     the batch. A subclass sets ``model``, calls `set_up` and writes `look`.
     """
@@ -118,6 +118,9 @@ class PictureTransformer(PictureEncoder):
         Seconds from window to window; the window by default.
     pool : str, optional
         ``cls`` or ``mean``; by default ``cls`` where the model has a class token.
+    scale : tuple of float, optional
+        Centre and spread: a picture is (features - centre) / spread. By default what the feature extractor says (AST),
+        or what brings silence to -1 and a tone of full scale to 1.
     features : LogMel, optional
         For ViT and VideoMAE, not normalised; by default 80 bands at 16 kHz.
 
@@ -138,6 +141,7 @@ class PictureTransformer(PictureEncoder):
         window: float | None = None,
         hop: float | None = None,
         pool: str | None = None,
+        scale: Sequence[float] | None = None,
         features: LogMel | None = None,
         untrained: bool = False,
         options: Mapping[str, Any] | None = None,
@@ -152,40 +156,52 @@ class PictureTransformer(PictureEncoder):
         extra = {"add_pooling_layer": False} if self.kind == "vit" else {}
         self.model = build_model(model_class, found, untrained, **extra)
         if gradient_checkpointing:
-            enable = getattr(self.model, "activation_checkpointing_enable", self.model.gradient_checkpointing_enable)
-            enable({"use_reentrant": False})
+            checkpoint_gradients(self.model)
         self.pool = pool or ("mean" if self.film else "cls")
         if self.pool != "mean" and (self.pool != "cls" or self.film):
             expected = "mean, since it has no class token" if self.film else "cls or mean"
             raise ConfigError(f"{found.name}: pool is {pool!r}; expected {expected}")
         self.dim = self.config.hidden_size
         self.layer_dims = [self.dim] * (self.config.num_hidden_layers + 1)
-        if self.kind == "audio-spectrogram-transformer":
-            self._set_up_ast(found, window, hop, features, frozen)
-        else:
-            if features is not None and features.normalise:
-                raise ConfigError(f"{found.name}: features.normalise is {features.normalise!r}; expected False")
-            features = LogMel(normalise=False) if features is None else features
-            window = window or {"vit": 1.0, "videomae": 2.0}[self.kind]
-            # From the floor to what a tone of full scale gives: -1 to 1.
-            self.set_up(features, math.log(1e-6), -3.3, 10.5, window, hop, frozen)
+        self._source, self._own_features = found.plain_config(), features is not None
+        choose = self._ast if self.kind == "audio-spectrogram-transformer" else self._images
+        features, floor, own_scale, seconds = choose(found, features, window)
+        centre, spread = own_scale if scale is None else scale
+        self.set_up(features, floor, centre, spread, seconds, hop, frozen)
 
-    def _set_up_ast(self, found: Any, window: Any, hop: float | None, features: Any, frozen: str) -> None:
+    def _ast(self, found: Source, features: Any, window: float | None) -> tuple[Any, float, Sequence[float], float]:
+        """Features, their floor and scale, and seconds."""
         own, n_mels = self.config.max_length / 100, self.config.num_mel_bins
         if features is not None or window not in (None, own):
+            given = "given" if features else "None"
             raise ConfigError(
-                f"{found.name}: window is {window} and features {'given' if features else 'None'}; expected neither: "
-                f"AST reads {own:g} s of Kaldi's {n_mels} bands (for a shorter window, options={{max_length: ...}} "
-                "where untrained)"
+                f"{found.name}: window is {window} and features {given}; expected neither: AST reads {own:g} s of "
+                f"Kaldi's {n_mels} bands (untrained, also options={{max_length: 200}})"
             )
         mean, deviation = (found.preprocessor.get(name, value) for name, value in AST_SCALE.items())
-        self.set_up(KaldiFilterbank(n_mels, "hanning"), 0.0, mean, 2 * deviation, own, hop, frozen)
+        return KaldiFilterbank(n_mels, "hanning"), 0.0, (mean, 2 * deviation), own
+
+    def _images(self, found: Source, features: Any, window: float | None) -> tuple[Any, float, Sequence[float], float]:
+        """The same."""
+        if features is not None and features.normalise:
+            raise ConfigError(f"{found.name}: features.normalise is {features.normalise!r}; expected False")
+        features = LogMel(normalise=False) if features is None else features
+        return features, math.log(1e-6), (-3.3, 10.5), window or {"vit": 1.0, "videomae": 2.0}[self.kind]
+
+    def arguments(self) -> dict[str, Any]:
+        """See `UpstreamEncoder.arguments`; ConfigError where ``features`` are the user's own."""
+        if self._own_features:
+            raise ConfigError("PictureTransformer: features are given; expected None: write them as YAML yourself")
+        seconds = {"window": self.window / self.features.frame_rate, "hop": 1 / self.frame_rate}
+        scale = [self.centre, self.spread]
+        return {"source": self._source, **seconds, "pool": self.pool, "scale": scale, "frozen": self.frozen}
 
     def look(self, pictures: Tensor) -> list[Tensor]:
         """See `PictureEncoder.look`."""
-        name = "input_values" if self.kind == "audio-spectrogram-transformer" else "pixel_values"
-        inputs = pictures if name == "input_values" else self.images(pictures)
-        output = self.model(**{name: inputs}, output_hidden_states=True)
+        if self.kind == "audio-spectrogram-transformer":
+            output = self.model(input_values=pictures, output_hidden_states=True)
+        else:
+            output = self.model(pixel_values=self.images(pictures), output_hidden_states=True)
         return [self._pooled(tokens) for tokens in (*output.hidden_states, output.last_hidden_state)]
 
     def images(self, pictures: Tensor) -> Tensor:

@@ -74,7 +74,12 @@ class TorchaudioEncoder(FamilyEncoder):
         if weights is not None and not untrained:
             load_state(self.model, weights, f"encoder.{_Torchaudio.anchor}")
         self.family = _Torchaudio(values, normalise)
+        self._source = values
         self.set_up(name, SAMPLE_RATE, frozen)
+
+    def arguments(self) -> dict[str, Any]:
+        """See `UpstreamEncoder.arguments`."""
+        return {"source": self._source, "normalise": self.normalise, "frozen": self.frozen}
 
 
 class _Torchaudio(Waveforms):

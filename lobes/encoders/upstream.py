@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -37,7 +38,7 @@ class UpstreamEncoder(nn.Module, ABC):
     layer_dims : list of int
         Width of each layer.
     by_length : bool
-        Whether its front-end is no better than to be run once for each length in a batch; sorting by length helps.
+        Whether its front-end runs once for each length in a batch, so that sorting by length saves time.
     """
 
     model: Any
@@ -72,6 +73,8 @@ class UpstreamEncoder(nn.Module, ABC):
             nothing = [waveform.new_zeros(*valid.shape, dim) for dim in (self.dim, *self.layer_dims)]
             return EncoderOutput(nothing[0], valid, nothing[1:])
         frames, layers = self.hidden_states(waveform, n_samples, valid)
+        if valid.all():
+            return EncoderOutput(frames, valid, layers)
         padded = ~valid[..., None]
         return EncoderOutput(frames.masked_fill(padded, 0.0), valid, [x.masked_fill(padded, 0.0) for x in layers])
 
@@ -91,8 +94,29 @@ class UpstreamEncoder(nn.Module, ABC):
     def front_end(self) -> Iterable[nn.Module]:
         """What comes before the transformer and is left as it is where ``frozen`` is ``front-end``."""
 
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """What the class has to be called with to build the same without its source, in plain values."""
+
+    def hparams_text(self) -> str:
+        """HyperPyYAML text of this encoder, for `lobes.export.save_encoder`.
+
+        A folder that ``save_encoder(encoder, folder, encoder.hparams_text())`` writes needs neither hub nor source.
+        """
+        from ruamel.yaml import YAML
+
+        text = io.StringIO()
+        YAML(typ="safe", pure=True).dump(self.arguments(), text)
+        body = "".join(f"    {line}\n" for line in text.getvalue().splitlines())
+        return f"encoder: !new:lobes.encoders.{type(self).__name__}\n{body}"
+
     def freeze(self, frozen: str) -> None:
-        """Leave out of training nothing, the front-end or all; ``all`` also stays in evaluation mode.
+        """Leave the front-end or all out of training; what is left out already stays so.
+
+        Arguments
+        ---------
+        frozen : str
+            ``nothing`` more, ``front-end``, or ``all``, which also stays in evaluation mode.
 
         Raises
         ------

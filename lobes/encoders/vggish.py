@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -63,8 +64,13 @@ class VGGish(PictureEncoder):
         self.model = _Network(channels, hidden, dim)
         if weights is not None:
             load_state(self.model, weights, "features.0.weight")
-        self.dim, self.layer_dims = dim, [*channels, dim]
+        self.dim, self.layer_dims, self.hidden = dim, [*channels, dim], hidden
         self.set_up(VGGishMel(), math.log(0.01), 0.0, 1.0, FRAMES / 100, hop, frozen)
+
+    def arguments(self) -> dict[str, Any]:
+        """See `UpstreamEncoder.arguments`."""
+        sizes = {"channels": self.layer_dims[:-1], "hidden": self.hidden, "dim": self.dim}
+        return {**sizes, "hop": 1 / self.frame_rate, "frozen": self.frozen}
 
     def look(self, pictures: Tensor) -> list[Tensor]:
         """See `PictureEncoder.look`."""

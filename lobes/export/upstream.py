@@ -16,7 +16,7 @@ from lobes.encoders.torchaudio_encoder import CONFIG, WEIGHTS
 from lobes.errors import CheckpointError
 
 #: What a model of the hub is called, of an organisation and with its own name.
-_HUB_ID = re.compile(r"[\w-]+/[\w][\w.-]*")
+_HUB_ID = re.compile(r"[\w-]+/[\w][\w.-]*(@[\w./-]+)?")
 
 
 def is_upstream(source: str | Path) -> bool:
@@ -42,8 +42,8 @@ def load_upstream(source: str | Path, untrained: bool) -> nn.Module:
     ---------
     source : str or Path
         A folder with Hugging Face's ``config.json`` (of a speech model, ViT, AST, VideoMAE, or one that `save_hf`
-        wrote), an id of the hub that is in the local cache, with or without ``hf:`` before it, or torchaudio's
-        ``.pt`` with its ``.model_config.json``.
+        wrote), an id of the hub that is in the local cache, with or without ``hf:`` before and ``@revision`` behind
+        it, or torchaudio's ``.pt`` with its ``.model_config.json``.
     untrained : bool
         Random weights.
 

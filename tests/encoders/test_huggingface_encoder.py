@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -278,6 +279,15 @@ def test_a_checkpoint_in_which_it_is_a_part(tmp_path, suffix):
     path.write_bytes(b"no tensors")
     with pytest.raises(CheckpointError, match="cannot be read"):
         tiny("wav2vec2-layer-norm", weights=path)
+
+
+def test_a_copy_has_hooks_of_its_own():
+    encoder = shaken(tiny("conformer"))
+    twin = copy.deepcopy(encoder)
+    batch = padded(torch.randn(9000), torch.randn(20000))
+    expected = encoder(*batch).frames
+    encoder.family.padding.valid = torch.zeros(2, 62, dtype=torch.bool)  # as in the middle of another batch
+    torch.testing.assert_close(twin(*batch).frames, expected)
 
 
 def test_lora_of_peft_goes_into_the_model():

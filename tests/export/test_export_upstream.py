@@ -10,7 +10,7 @@ import pytest
 import torch
 import torchaudio
 
-from lobes.encoders import HuggingFaceEncoder, PictureTransformer, TorchaudioEncoder
+from lobes.encoders import HuggingFaceEncoder, LogMel, PictureTransformer, TorchaudioEncoder, VGGish
 from lobes.errors import CheckpointError, ConfigError
 from lobes.export import load_encoder, save_encoder, save_hf
 
@@ -55,7 +55,7 @@ def test_an_id_of_the_hub_that_is_in_the_cache(hubert, tmp_path, monkeypatch):
     shutil.copytree(hubert, cache / "snapshots" / "0123456789abcdef0123456789abcdef01234567")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     expected = load_encoder(hubert)(*WAVE).frames
-    for source in ("facebook/hubert-tiny", "hf:facebook/hubert-tiny"):
+    for source in ("facebook/hubert-tiny", "hf:facebook/hubert-tiny", "hf:facebook/hubert-tiny@main"):
         assert torch.equal(load_encoder(source)(*WAVE).frames, expected)
     with pytest.raises(ConfigError, match="facebook/hubert-small: no such folder"):
         load_encoder("facebook/hubert-small")
@@ -107,6 +107,8 @@ def test_a_checkpoint_of_torchaudio(tmp_path):
         assert isinstance(encoder, TorchaudioEncoder)
         torch.testing.assert_close(encoder(*WAVE).frames[:1], expected, atol=1e-5, rtol=1e-5)
     assert not torch.equal(load_encoder(tmp_path, untrained=True)(*WAVE).frames[:1], expected)
+    save_encoder(encoder, tmp_path / "saved", encoder.hparams_text())
+    assert torch.equal(load_encoder(tmp_path / "saved")(*WAVE).frames, encoder(*WAVE).frames)
 
 
 def test_saved_as_an_encoder_folder_it_needs_no_source(tmp_path, hubert):
@@ -116,6 +118,20 @@ def test_saved_as_an_encoder_folder_it_needs_no_source(tmp_path, hubert):
     loaded = load_encoder(tmp_path / "saved")
     assert torch.equal(loaded(*WAVE).frames, encoder(*WAVE).frames)
     assert not loaded.normalise and loaded.frozen == "front-end" and loaded.model.config.hidden_dropout == 0.0
+
+
+def test_the_others_too(tmp_path):
+    vit = {"model_type": "vit", **SIZES, "image_size": 32}
+    encoders = [
+        PictureTransformer(vit, window=0.3, hop=0.1, pool="mean", scale=(-4.0, 9.0)),
+        VGGish(channels=[4, 4, 4, 4], hidden=8, dim=6, hop=0.32, frozen="front-end"),
+    ]
+    for encoder in encoders:
+        save_encoder(encoder.eval(), tmp_path / "saved", encoder.hparams_text())
+        loaded = load_encoder(tmp_path / "saved")
+        assert torch.equal(loaded(*WAVE).frames, encoder(*WAVE).frames) and loaded.frozen == encoder.frozen
+    with pytest.raises(ConfigError, match="features are given"):
+        PictureTransformer(vit, features=LogMel(normalise=False)).hparams_text()
 
 
 def test_what_save_hf_wrote_comes_back(tmp_path):
