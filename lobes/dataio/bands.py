@@ -149,17 +149,13 @@ def band_report(
     skipped: list[tuple[str, str]] = []
     for sound in sounds:
         try:
-            rate = audio_info(sound.path).sample_rate
-            spectrum, seconds = _spectrum(sound, rate, background)
+            spectrum, seconds, limit = _measured(sound, background)
         except AudioError as error:
             skipped.append((error.path, error.reason))
             logger.warning("left out: %s", error)
             continue
-        if not spectrum.sum() > 0:
-            skipped.append((str(sound.path), "holds nothing above its background"))
-            continue
         for part in (heard.setdefault(sound.label, _Heard()), together):
-            part.add(spectrum / spectrum.sum(), seconds, rate / 2)
+            part.add(spectrum, seconds, limit)
     if not heard:
         first = f" (first: {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
         raise DataError(f"band_report: no sound could be read of {len(skipped)}{first}; expected audio files")
@@ -193,23 +189,14 @@ def sounds_of_files(paths: Sequence[str | os.PathLike[str]]) -> list[Sound]:
     return [Sound(path, Path(path).resolve().parent.name) for path in paths]
 
 
-def _blocks(sound: Sound, rate: int) -> Iterator[np.ndarray]:
-    """Samples of a sound, a minute at a time."""
-    start = sound.start or 0.0
-    stop = audio_info(sound.path).duration if sound.stop is None else sound.stop
-    n_blocks = max(1, math.ceil((stop - start) / BLOCK_SECONDS - 0.05))
-    edges = np.linspace(start, stop, n_blocks + 1)
-    for begin, end in zip(edges[:-1], edges[1:], strict=True):
-        yield read_audio(sound.path, None, float(begin), float(end), sound.channel).numpy()
-
-
-def _spectrum(sound: Sound, rate: int, background: bool) -> tuple[np.ndarray, float]:
-    """Energy in each 25 Hz, and seconds."""
+def _measured(sound: Sound, background: bool) -> tuple[np.ndarray, float, float]:
+    """Share of the energy in each 25 Hz, seconds, and Hz up to which the file holds any."""
+    rate = audio_info(sound.path).sample_rate
     n_fft = 2 ** math.ceil(math.log2(rate / STEP))
     bins = (np.arange(n_fft // 2 + 1) * rate / n_fft / STEP).round().astype(int)
     window = np.hanning(n_fft)
     energy, samples = np.zeros(n_fft // 2 + 1), 0
-    for block in _blocks(sound, rate):
+    for block in _blocks(sound):
         samples += len(block)
         padded = np.pad(block, (0, max(0, n_fft - len(block))))
         frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: n_fft // 2]
@@ -219,7 +206,19 @@ def _spectrum(sound: Sound, rate: int, background: bool) -> tuple[np.ndarray, fl
             mean = np.maximum(mean - SURE * _steady(power), 0.0)
         energy += mean * len(frames)
     energy[0] = 0.0  # an offset of the recorder
-    return np.bincount(bins, energy), samples / rate
+    if not energy.sum() > 0:
+        raise AudioError(sound.path, "holds nothing above its background")
+    return np.bincount(bins, energy / energy.sum()), samples / rate, rate / 2
+
+
+def _blocks(sound: Sound) -> Iterator[np.ndarray]:
+    """Samples of a sound, a minute at a time."""
+    start = sound.start or 0.0
+    stop = audio_info(sound.path).duration if sound.stop is None else sound.stop
+    n_blocks = max(1, math.ceil((stop - start) / BLOCK_SECONDS - 0.05))
+    edges = np.linspace(start, stop, n_blocks + 1)
+    for begin, end in zip(edges[:-1], edges[1:], strict=True):
+        yield read_audio(sound.path, None, float(begin), float(end), sound.channel).numpy()
 
 
 def _steady(power: np.ndarray) -> np.ndarray:
