@@ -81,10 +81,11 @@ The share of the frames of an utterance of 15 s that BEST-RQ masks, alone and be
 
 ## What it means in practice
 
-- **Padding that is read** (SpeechBrain's Conformer and Branchformer, torchaudio's Conformer, Wav2Vec2 base, FNet): a
-  transcript, an embedding or a distance depends on what else was in the batch. Encode one utterance at a time, or
-  utterances of one length; FNet always at its one length. Zeros do not help: the convolutions read what biases and
-  norms made of them, and the group norm of Wav2Vec2 base takes its statistics over them.
+- **Padding that is read** (SpeechBrain's Conformer and Branchformer, torchaudio's Conformer, Wav2Vec2 base, data2vec,
+  Wav2Vec2-Conformer, FNet): a transcript, an embedding or a distance depends on what else was in the batch. Encode one
+  utterance at a time, or utterances of one length; FNet always at its one length. Zeros do not help: the convolutions
+  read what biases and norms made of them, and the group norm of Wav2Vec2 base takes its statistics over them. Our
+  HuggingFaceEncoder mends it around the same models, in any batch.
 - **NaN alone that fails**: the mask is a product, or an attention weight of zero, and 0 · NaN is NaN. It matters where
   buffers are used again, or one recording of a batch is broken.
 - **A future that is seen** (HyperMixing in a Conformer, and a Branchformer's convolution): the option is taken without

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from lobes.dataio.audio import AudioError, AudioInfo, audio_info, check_audio, read_audio, resample
+from lobes.dataio.bands import (
+    Band,
+    BandReport,
+    Sound,
+    band_report,
+    sounds_of_annotations,
+    sounds_of_files,
+    sounds_of_manifest,
+)
 from lobes.dataio.datasets import AudioDataset, audio_dataset, collate, merge_manifests
 from lobes.dataio.folders import data_root
 from lobes.dataio.folds import make_folds
@@ -16,11 +25,15 @@ __all__ = [
     "AudioDataset",
     "AudioError",
     "AudioInfo",
+    "Band",
+    "BandReport",
     "Clip",
     "GlobalBatchSampler",
     "Manifest",
+    "Sound",
     "audio_dataset",
     "audio_info",
+    "band_report",
     "check_audio",
     "collate",
     "data_checksum",
@@ -33,6 +46,9 @@ __all__ = [
     "read_manifest",
     "resample",
     "scan_clips",
+    "sounds_of_annotations",
+    "sounds_of_files",
+    "sounds_of_manifest",
     "split_by_group",
     "take_clips",
     "take_hours",

@@ -5,11 +5,16 @@ from lobes.encoders.convolution import MaskedConvolution
 from lobes.encoders.efficientnet import EfficientNetV2
 from lobes.encoders.encoder import Encoder, EncoderOutput, EncoderState
 from lobes.encoders.features import LogMel
+from lobes.encoders.fitting import PitchShift, TimeExpansion
+from lobes.encoders.huggingface import HuggingFaceEncoder
 from lobes.encoders.lengths import absolute_lengths, frame_mask, relative_lengths
 from lobes.encoders.logmel_encoder import LogMelEncoder
+from lobes.encoders.pictures import PictureEncoder, PictureTransformer
 from lobes.encoders.rate import RateBlock
 from lobes.encoders.stem import ConvolutionStem, StackingStem, Stem
 from lobes.encoders.streaming import StreamingEncoder
+from lobes.encoders.torchaudio_encoder import TorchaudioEncoder
+from lobes.encoders.vggish import VGGish
 
 __all__ = [
     "Block",
@@ -21,15 +26,22 @@ __all__ = [
     "EncoderOutput",
     "EncoderState",
     "FeedForward",
+    "HuggingFaceEncoder",
     "LogMel",
     "LogMelEncoder",
     "MaskedConvolution",
     "MixerBlock",
+    "PictureEncoder",
+    "PictureTransformer",
+    "PitchShift",
     "PlainBlock",
     "RateBlock",
     "StackingStem",
     "Stem",
     "StreamingEncoder",
+    "TimeExpansion",
+    "TorchaudioEncoder",
+    "VGGish",
     "absolute_lengths",
     "frame_mask",
     "relative_lengths",

@@ -15,6 +15,7 @@ import lobes
 from lobes.errors import CheckpointError, ConfigError
 from lobes.export.card import ModelCard
 from lobes.export.trusted import build_encoder, encoder_yaml
+from lobes.export.upstream import is_upstream, load_upstream
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 HPARAMS_FILE, WEIGHTS_FILE, CARD_FILE = "hyperparams.yaml", "encoder.safetensors", "README.md"
@@ -82,7 +83,8 @@ def load_encoder(source: str | Path, *, untrained: bool = False, seed: int = 0) 
     ---------
     source : str or Path
         An encoder folder, the output folder of a run (which has one as ``encoder/``), a name out of
-        `available_encoders`, or an ``.onnx`` file, which gives an `OnnxEncoder`.
+        `available_encoders`, or an ``.onnx`` file, which gives an `OnnxEncoder`. From elsewhere: a folder or an id of
+        Hugging Face, or a ``.pt`` file of torchaudio, such as AVES'; see `lobes.export.upstream.load_upstream`.
     untrained : bool
         Leave the weights as they were initialised: the control that pretraining has to beat.
     seed : int
@@ -97,6 +99,8 @@ def load_encoder(source: str | Path, *, untrained: bool = False, seed: int = 0) 
     ------
     CheckpointError
         If there is no such folder or name, or its files are damaged, not to be trusted, or do not fit each other.
+    ConfigError
+        If it is a model from elsewhere that is not there or not known.
     """
     if Path(source).suffix == ".onnx":
         if untrained:
@@ -106,6 +110,10 @@ def load_encoder(source: str | Path, *, untrained: bool = False, seed: int = 0) 
         from lobes.export.onnx_encoder import OnnxEncoder
 
         return OnnxEncoder(source).eval()
+    if _our_folder(source) is None and is_upstream(source):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return load_upstream(source, untrained).float().eval()
     folder = find_encoder(source)
     path = folder / HPARAMS_FILE
     try:
@@ -166,12 +174,17 @@ def find_encoder(source: str | Path) -> Path:
     CheckpointError
         If there is none.
     """
+    folder = _our_folder(source)
+    if folder is None:
+        names = ", ".join(available_encoders()) or "none"
+        raise CheckpointError(f"encoder '{source}': no folder with {HPARAMS_FILE}, nor a shipped name ({names})")
+    return folder
+
+
+def _our_folder(source: str | Path) -> Path | None:
     # A run's output folder has hyperparameters of its own beside its encoder.
-    for folder in (Path(source) / "encoder", Path(source), WEIGHTS_FOLDER / source):
-        if (folder / HPARAMS_FILE).is_file():
-            return folder
-    names = ", ".join(available_encoders()) or "none"
-    raise CheckpointError(f"encoder '{source}': no folder with {HPARAMS_FILE}, nor a shipped name ({names})")
+    folders = (Path(source) / "encoder", Path(source), WEIGHTS_FOLDER / source)
+    return next((folder for folder in folders if (folder / HPARAMS_FILE).is_file()), None)
 
 
 def _build(text: str, name: str, seed: int) -> nn.Module:

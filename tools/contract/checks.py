@@ -118,6 +118,8 @@ def export(subject: Subject) -> Found:
     """
     try:
         return judge(_exported(subject, 32))
+    except NotOfferedError:
+        raise
     except Exception as error:
         found = Found(RAISES, None, told(error))
     try:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from contract.public import Data2VecAudio, Wav2Vec2, Wav2Vec2Conformer
 from contract.subject import DIM, HEADS, Masks, NotOfferedError, Subject
-from lobes.encoders import Encoder, LogMel, StackingStem, StreamingEncoder, frame_mask
+from lobes.encoders import Encoder, HuggingFaceEncoder, LogMel, StackingStem, StreamingEncoder, frame_mask
 from lobes.mixers import SDPA, Chunks, FNet, HyperMixing, LocalSDPA, SummaryMixing, TokenMixer
 from lobes.objectives import BestRQ
 
@@ -99,6 +100,37 @@ class _First(nn.Module):
         return self.module(x, lengths)[0]
 
 
+class OurUpstream(Subject):
+    """A public model behind our contract, from the waveform on."""
+
+    library = "lobes"
+    call = "HuggingFaceEncoder(waveform, lengths)"
+    width = 0
+
+    def __init__(self, name: str, origin: Wav2Vec2) -> None:
+        super().__init__(name)
+        self.origin = origin
+
+    def build(self, causal: bool = False) -> nn.Module:
+        """Of the same configuration."""
+        self.whole_only(causal)
+        self.origin.depth = self.depth
+        return HuggingFaceEncoder(self.origin.config())
+
+    def encode(self, model: Any, x: Tensor, lengths: Tensor, chunks: Chunks | None = None) -> Tensor:
+        """With relative lengths."""
+        self.whole_only(chunks=chunks)
+        return model(x, lengths / max(x.shape[1], 1)).frames
+
+    def traced(self, model: Any) -> nn.Module:
+        """Not offered."""
+        raise NotOfferedError("which frames are real is read as numbers")
+
+    def inputs(self, n_frames: int) -> int:
+        """As the origin."""
+        return self.origin.inputs(n_frames)
+
+
 class OurMasks(Masks):
     """The masks of our BEST-RQ recipe: 6 frames of 40 ms, each a start with probability 0.08."""
 
@@ -120,6 +152,9 @@ _ATTENTION = partial(SDPA, num_heads=HEADS)
 SUBJECTS: tuple[Subject, ...] = (
     OurEncoder("Encoder, SummaryMixing", SummaryMixing),
     OurEncoder("Encoder, SDPA", _ATTENTION),
+    OurUpstream("HuggingFaceEncoder, Wav2Vec2, group norm", Wav2Vec2("", "group", mask=True)),
+    OurUpstream("HuggingFaceEncoder, data2vec-audio", Data2VecAudio("", "layer", mask=True)),
+    OurUpstream("HuggingFaceEncoder, Wav2Vec2-Conformer", Wav2Vec2Conformer("", "layer", mask=True)),
     OurMixer("SummaryMixing", SummaryMixing),
     OurMixer("SDPA", _ATTENTION),
     OurMixer("LocalSDPA", partial(LocalSDPA, num_heads=HEADS, window=8)),

@@ -136,20 +136,20 @@ class Wav2Vec2(Subject):
     library = "transformers"
     width = 0
     conv_kernels, conv_strides = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
+    kind = "Wav2Vec2"
 
     def __init__(self, name: str, norm: str, mask: bool) -> None:
         super().__init__(name)
         self.norm, self.mask = norm, mask
-        self.call = "Wav2Vec2Model(x" + (", attention_mask)" if mask else ")")
+        self.call = f"{self.kind}Model(x" + (", attention_mask)" if mask else ")")
         self.zeros_only = "" if mask else '"padded with 0 and no attention_mask should be passed"'
 
-    def build(self, causal: bool = False) -> nn.Module:
+    def config(self) -> Any:
         """The seven convolutions of the origin, of 32 channels."""
-        from transformers import Wav2Vec2Config, Wav2Vec2Model
+        import transformers
 
-        self.whole_only(causal)
         layer = self.norm == "layer"
-        config = Wav2Vec2Config(
+        return getattr(transformers, f"{self.kind}Config")(
             hidden_size=DIM,
             num_hidden_layers=self.depth,
             num_attention_heads=HEADS,
@@ -161,7 +161,13 @@ class Wav2Vec2(Subject):
             do_stable_layer_norm=layer,
             conv_bias=layer,
         )
-        return Wav2Vec2Model(config)
+
+    def build(self, causal: bool = False) -> nn.Module:
+        """The model alone."""
+        import transformers
+
+        self.whole_only(causal)
+        return getattr(transformers, f"{self.kind}Model")(self.config())
 
     def encode(self, model: Any, x: Tensor, lengths: Tensor, chunks: Chunks | None = None) -> Tensor:
         """With an attention mask over samples, or with none."""
@@ -172,6 +178,18 @@ class Wav2Vec2(Subject):
     def inputs(self, n_frames: int) -> int:
         """400 samples for the first frame, 320 for each further one."""
         return 400 + 320 * (n_frames - 1) if n_frames else 0
+
+
+class Wav2Vec2Conformer(Wav2Vec2):
+    """Hugging Face's Wav2Vec2-Conformer, with relative positions."""
+
+    kind = "Wav2Vec2Conformer"
+
+
+class Data2VecAudio(Wav2Vec2):
+    """Hugging Face's data2vec-audio."""
+
+    kind = "Data2VecAudio"
 
 
 class Wav2Vec2Bert(Subject):
@@ -237,6 +255,8 @@ SUBJECTS: tuple[Subject, ...] = (
     Wav2Vec2("Wav2Vec2, group norm (base)", "group", mask=False),
     Wav2Vec2("Wav2Vec2, group norm, mask passed", "group", mask=True),
     Wav2Vec2("Wav2Vec2, layer norm (large-lv60)", "layer", mask=True),
+    Data2VecAudio("data2vec-audio", "layer", mask=True),
+    Wav2Vec2Conformer("Wav2Vec2-Conformer", "layer", mask=True),
     Wav2Vec2Bert("Wav2Vec2-BERT"),
     HuggingFaceFNet("FNet, padded to the batch"),
     HuggingFaceFNet("FNet, padded to 512", fixed=512),
