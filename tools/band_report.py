@@ -3,6 +3,7 @@
     python tools/band_report.py recordings/                      # audio files; the class is their folder's name
     python tools/band_report.py clips/ --class '([a-z.]+)_'      # the class is what matches in the file's name
     python tools/band_report.py train.csv --label call_type      # a manifest
+    python tools/band_report.py tables/ --recordings recordings/ # Raven tables and other annotations of recordings
     python tools/band_report.py clips/ --encoder sm-tiny         # seen by this encoder: its rate, its lowest mel filter
 
 The factor is for `lobes.encoders.TimeExpansion` (or `PitchShift`); 1 is none. `lobes.dataio.band_report` says how it
@@ -22,16 +23,30 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lobes.dataio import Sound, band_report, find_audio, read_manifest, sounds_of_files, sounds_of_manifest
+from lobes.dataio import (
+    Sound,
+    band_report,
+    find_audio,
+    read_manifest,
+    sounds_of_annotations,
+    sounds_of_files,
+    sounds_of_manifest,
+)
+from lobes.dataio.annotations import load_annotations
 from lobes.errors import ConfigError, DataError
 from lobes.training import run
 
 
-def read_sounds(sources: Sequence[Path], label: str, pattern: str) -> list[Sound]:
-    """What the command line names: manifests, folders and files."""
+def read_sounds(sources: Sequence[Path], label: str, pattern: str, recordings: Path | None = None) -> list[Sound]:
+    """What the command line names: manifests, folders and files, or annotations of recordings."""
     sounds: list[Sound] = []
     for source in sources:
-        if source.suffix == ".csv":
+        if recordings is not None:
+            annotations, problems = load_annotations(source, recordings, label_column=label or None)
+            for problem in problems:
+                logging.warning("%s", problem)
+            sounds += sounds_of_annotations(annotations)
+        elif source.suffix == ".csv":
             sounds += sounds_of_manifest(read_manifest(source), label)
         elif source.is_dir():
             sounds += sounds_of_files([source / path for path in find_audio(source)])
@@ -62,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="+", type=Path, help="folders, audio files or manifests")
-    parser.add_argument("--label", default="", help="column of a manifest that holds the class")
+    parser.add_argument("--label", default="", help="column of a manifest or table that holds the class")
+    parser.add_argument("--recordings", type=Path, help="folder of the recordings that the sources are annotations of")
     parser.add_argument("--class", dest="pattern", default="", help="regular expression; its first group is the class")
     parser.add_argument("--sample_rate", type=int, default=16000, help="Hz, of the model")
     parser.add_argument("--lowest", type=float, default=0.0, help="Hz, where its lowest mel filter begins")
@@ -81,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         encoder: Any = load_encoder(options.encoder, untrained=not options.encoder.endswith(".onnx"))
         rate, lowest = encoder.sample_rate, lowest_band(encoder)
-    sounds = read_sounds(options.sources, options.label, options.pattern)
+    sounds = read_sounds(options.sources, options.label, options.pattern, options.recordings)
     report = band_report(tqdm(sounds, unit="sound", disable=None), rate, lowest, background=not options.keep_background)
     print(report.table())
     print(f"\nSeen: from {lowest:g} Hz to 95 % of {rate / 2:g} Hz; below: under {lowest:g} Hz.")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from lobes.dataio.annotations import Annotation, write_annotations
 from lobes.errors import ConfigError, DataError
 
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -47,3 +48,22 @@ def test_what_is_wrong_is_said_in_one_line(tool, tmp_path):
         tool.main([str(tmp_path / "none.wav")])
     with pytest.raises(ConfigError, match="--class is '.': .*expected a regular expression"):
         tool.main([str(tmp_path), "--class", "("])
+
+
+def test_annotations_of_recordings_are_measured_where_they_are(tool, tmp_path, capsys):
+    time = np.arange(32000) / 16000
+    low, high = (np.sin(2 * np.pi * hertz * time) * np.hanning(32000) for hertz in (500, 3000))
+    (tmp_path / "long").mkdir()
+    soundfile.write(tmp_path / "long" / "night.wav", 0.3 * np.concatenate((low, high)), 16000)
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables" / "night.Table.1.selections.txt"
+    calls = [Annotation(0.2, 1.8, "owl"), Annotation(2.2, 3.8, "frog"), Annotation(50.0, 51.0, "past the end")]
+    write_annotations(table, calls)
+    figures = tmp_path / "bands.csv"
+    tool.main(
+        [str(tmp_path / "tables"), "--recordings", str(tmp_path / "long"), "--keep_background", "--csv", str(figures)]
+    )
+    with figures.open(newline="") as file:
+        bands = {row["label"]: row for row in csv.DictReader(file)}
+    assert set(bands) == {"owl", "frog", "all"}, "what lies past the end is left out"
+    assert abs(float(bands["owl"]["middle"]) - 500) < 60 and abs(float(bands["frog"]["middle"]) - 3000) < 60
