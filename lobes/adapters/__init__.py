@@ -1,0 +1,52 @@
+"""Parameter-efficient tuning of pretrained encoders, ours and Hugging Face's, chosen by one key of a recipe."""
+
+from lobes.adapters.anatomy import roles
+from lobes.adapters.base import (
+    Adaptation,
+    active_adapter,
+    adaptations,
+    merge_adapter,
+    remove_adapter,
+    set_active,
+)
+from lobes.adapters.chapter import CHAPTER
+from lobes.adapters.files import load_adapter, save_adapter
+from lobes.adapters.houlsby import Houlsby
+from lobes.adapters.llama_adapter import LLaMAAdapter, LLaMAAdapterV2
+from lobes.adapters.low_rank import IA3, ConvLoRA, DoRA, LoRA, VeRA
+from lobes.adapters.prefix import PrefixTuning
+from lobes.adapters.prompt import PromptTuning
+from lobes.adapters.reprogramming import LabelMapping, Reprogramming
+from lobes.adapters.share import summary, trainable_share
+from lobes.adapters.tuning import BitFit, FrozenProbe, FullFineTuning, LayerNormTuning
+
+__all__ = [
+    "CHAPTER",
+    "IA3",
+    "Adaptation",
+    "BitFit",
+    "ConvLoRA",
+    "DoRA",
+    "FrozenProbe",
+    "FullFineTuning",
+    "Houlsby",
+    "LLaMAAdapter",
+    "LLaMAAdapterV2",
+    "LabelMapping",
+    "LayerNormTuning",
+    "LoRA",
+    "PrefixTuning",
+    "PromptTuning",
+    "Reprogramming",
+    "VeRA",
+    "active_adapter",
+    "adaptations",
+    "load_adapter",
+    "merge_adapter",
+    "remove_adapter",
+    "roles",
+    "save_adapter",
+    "set_active",
+    "summary",
+    "trainable_share",
+]

@@ -1,0 +1,121 @@
+"""Adaptations that tune the encoder's own parameters: none, all, biases, norms."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from lobes.adapters.anatomy import Anatomy
+from lobes.adapters.base import Adaptation
+from lobes.adapters.sites import Site, TunedParameters, is_peft, peft_containers, site_at
+from lobes.encoders import EfficientNetV2, Encoder
+from lobes.errors import ConfigError
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _NormBase)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FrozenProbe(Adaptation):
+    """Nothing of the encoder trains: what its frames tell as they are, to a head of `lobes.probes`.
+
+    Such as `lobes.probes.LinearHead` or `AttentiveHead` on a `lobes.probes.Probe`, which weights the layers.
+    """
+
+    mergeable: ClassVar[bool] = True
+
+    def _insert(self, anatomy: Anatomy, name: str) -> None:
+        pass
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Tuning(Adaptation):
+    """Tuned copies of some of the encoder's parameters, beside the pretrained ones.
+
+    The norm of the output frames, which no layer passes through, is left as it is, and Hugging Face's masking vector:
+    they would have no gradient from a probe of the layers, for which DistributedDataParallel fails.
+    """
+
+    mergeable: ClassVar[bool] = True
+
+    @abstractmethod
+    def _wants(self, module: nn.Module, attribute: str) -> bool:
+        """Whether to tune a module's own parameter of that name."""
+
+    def _insert(self, anatomy: Anatomy, name: str) -> None:
+        chosen = [(place, m, a) for place, m, a in own_parameters(anatomy.root) if self._wants(m, a)]
+        if not chosen:
+            raise ConfigError(f"{type(self).__name__}: {type(anatomy.root).__name__} has no parameter of that kind")
+        tune(anatomy, name, chosen)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FullFineTuning(_Tuning):
+    """Everything trains, from the waveform on.
+
+    The tuned parameters are copies beside the pretrained ones, so that the pretrained encoder is still there to be
+    compared with (`set_active` with None): the memory of twice the weights, and nothing in time. `merge_adapter` drops
+    the pretrained ones.
+    """
+
+    def _wants(self, module: nn.Module, attribute: str) -> bool:
+        return True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BitFit(_Tuning):
+    """The biases alone train (Ben Zaken et al. 2022, "BitFit", section 3): of linear layers, convolutions and norms.
+
+    On HuBERT-base .111 %.
+    """
+
+    def _wants(self, module: nn.Module, attribute: str) -> bool:
+        return attribute.endswith("bias")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerNormTuning(_Tuning):
+    """Weight and bias of every normalisation layer train (Zhao et al. 2024, "Tuning LayerNorm in Attention").
+
+    On HuBERT-base .043 %, the group norm of its first convolution included.
+    """
+
+    def _wants(self, module: nn.Module, attribute: str) -> bool:
+        return isinstance(module, NORMS)
+
+
+def tune(anatomy: Anatomy, name: str, chosen: Iterable[tuple[str, nn.Module, str]]) -> None:
+    """Add tuned copies of parameters under an adapter's name; see `TunedParameters.add`."""
+    site, _ = site_at(anatomy.root, "tuned_parameters", TunedParameters)
+    site.add(name, chosen)
+
+
+def own_parameters(root: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Each pretrained parameter on which the layers depend, once if shared: owner's name, owner, name in it."""
+    skipped, seen = _output_norms(root) | _inside_adapters(root), set()
+    for place, module in root.named_modules():
+        for attribute, parameter in module.named_parameters(recurse=False):
+            if id(module) not in skipped and id(parameter) not in seen and attribute != "masked_spec_embed":
+                seen.add(id(parameter))
+                yield place, module, attribute
+
+
+def _output_norms(root: nn.Module) -> set[int]:
+    norms = [root.norm] if isinstance(root, (Encoder, EfficientNetV2)) else []
+    if getattr(getattr(root, "config", None), "do_stable_layer_norm", False):
+        norms += [m.layer_norm for m in root.modules() if hasattr(m, "pos_conv_embed") and hasattr(m, "layers")]
+    return {id(norm) for norm in norms}
+
+
+def _inside_adapters(root: nn.Module) -> set[int]:
+    inside: list[nn.Module] = []
+    for module in root.modules():
+        if isinstance(module, Site):
+            inside += module.modules()
+        elif is_peft(module):
+            inside += [part for container in peft_containers(module).values() for part in container.modules()]
+    return {id(module) for module in inside}
