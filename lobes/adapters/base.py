@@ -76,12 +76,13 @@ class Adaptation(ABC):
             raise ConfigError(f"adapter name {name!r}: expected letters, digits and _, and no Python word such as keys")
         self._insert(Anatomy(encoder), name)
         record.adaptations[name] = self
-        pretrained_model(encoder).lobes_adapters = record
+        vars(pretrained_model(encoder))["lobes_adapters"] = record
         for module in encoder.modules():
-            if hasattr(getattr(module, "config", None), "layerdrop"):
-                module.config.layerdrop = 0.0  # type: ignore[union-attr]
-            if hasattr(module, "_requires_grad"):  # else Hugging Face's convolutions keep what no gradient needs
-                module._requires_grad = False
+            known: Any = vars(module)
+            if hasattr(known.get("config"), "layerdrop"):
+                known["config"].layerdrop = 0.0
+            if "_requires_grad" in known:  # else Hugging Face's convolutions keep what no gradient needs
+                known["_requires_grad"] = False
         encoder.requires_grad_(False)
         set_active(encoder, name)
         return encoder

@@ -168,9 +168,9 @@ class AfterConvolution(Site):
 def _front_end(anatomy: Anatomy) -> tuple[nn.Module, list[tuple[nn.Module, Any, int]]]:
     """What holds the convolutions; and of each its layer, itself, and its padding over time."""
     for module in anatomy.root.modules():
+        layers: Any = getattr(module, "layers" if isinstance(module, ConvolutionStem) else "conv_layers", None)
         if isinstance(module, ConvolutionStem):
-            return module, [(layer, without_peft(layer[0]), 1) for layer in module.layers]  # type: ignore[index]
-        layers = getattr(module, "conv_layers", None)
+            return module, [(layer, without_peft(layer[0]), 1) for layer in layers]
         if anatomy.huggingface and isinstance(layers, nn.ModuleList) and all(hasattr(la, "conv") for la in layers):
             return module, [(layer, without_peft(layer.conv), 0) for layer in layers]
     raise ConfigError(

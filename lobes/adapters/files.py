@@ -130,7 +130,7 @@ def fingerprint(root: nn.Module) -> dict[str, Any]:
         tensor = tensors[key].detach().cpu().contiguous()
         architecture.update(f"{key} {tuple(tensor.shape)}\n".encode())
         weights.update(f"{key} {tensor.dtype}\n".encode())
-        weights.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        weights.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return {
         "class": type(root).__name__.removeprefix("Parametrized"),
         "parameters": sum(t.numel() for t in tensors.values() if isinstance(t, nn.Parameter)),
@@ -141,7 +141,7 @@ def fingerprint(root: nn.Module) -> dict[str, Any]:
 
 def _check_encoder(folder: Path, made_on: dict[str, Any], given: dict[str, Any], same_weights: bool) -> None:
     def kind(of: dict[str, Any]) -> str:
-        return f"a {of.get('class')} of {of.get('parameters', 0):,} parameters"
+        return f"{of.get('class')} of {of.get('parameters', 0):,} parameters"
 
     if made_on.get("architecture") != given["architecture"]:
         raise CheckpointError(f"{folder}: made on {kind(made_on)} with other tensors than this encoder, {kind(given)}")

@@ -84,8 +84,8 @@ def insert_bottlenecks(anatomy: Anatomy, name: str, method: str, targets: Sequen
         roles = [_PLACES.get(target) or target for target in targets]
         for layer in anatomy.layers(method, roles):
             site, new = site_at(layer.module, "bottleneck_site", AfterLayer)
-            weight = layer.module.weight
-            site.adapters[name] = like(Bottleneck(weight.shape[0], bottleneck), weight)  # type: ignore[arg-type]
+            weight: Any = layer.module.weight
+            site.adapters[name] = like(Bottleneck(weight.shape[0], bottleneck), weight)
             if new:
                 layer.module.register_forward_hook(site.hook)
         return
@@ -97,9 +97,8 @@ def insert_bottlenecks(anatomy: Anatomy, name: str, method: str, targets: Sequen
     for block in anatomy.blocks():
         numbers = [number for owner, number, role in places if owner is block and role in targets]
         if numbers:
-            site, _ = site_at(block, "after", AfterBranches)
             parts = nn.ModuleDict({number: Bottleneck(block.dim, bottleneck) for number in numbers})
-            site.adapters[name] = like(parts, anatomy.weight)
+            site_at(block, "after", AfterBranches)[0].adapters[name] = like(parts, anatomy.weight)
 
 
 def _roles(block: Block) -> list[str]:

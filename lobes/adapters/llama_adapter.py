@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -173,5 +174,7 @@ def insert_prompts(attention: Attention, name: str, length: int) -> None:
 
 def _norms_inside(anatomy: Anatomy) -> set[nn.Module]:
     """Normalisation layers inside the blocks."""
-    blocks = anatomy.blocks() or [anatomy.block_of(attention) for attention in anatomy.attentions("LLaMAAdapterV2")]
+    blocks: Sequence[nn.Module] = anatomy.blocks() or [
+        anatomy.block_of(attention) for attention in anatomy.attentions("LLaMAAdapterV2")
+    ]
     return {m for block in blocks for m in block.modules() if isinstance(m, NORMS)}

@@ -73,7 +73,7 @@ class LoRA(_Peft):
     >>> encoder = Encoder(LogMel(), StackingStem(80, 16), 16, 2, SummaryMixing)
     >>> adapted = LoRA(rank=2).apply(encoder)
     >>> round(trainable_share(adapted), 3)
-    0.023
+    0.028
     """
 
     rank: int = 8
@@ -197,7 +197,8 @@ class VeRA(_Peft):
         from peft.tuners.vera import VeraModel
 
         # inject_adapter_in_model refuses VeRA because a model returned bare loses A and B; each layer refers to them.
-        before = [(m, dict(m.vera_A), dict(m.vera_B)) for m in root.modules() if is_peft(m) and hasattr(m, "vera_A")]
+        layered: list[Any] = [m for m in root.modules() if is_peft(m) and hasattr(m, "vera_A")]
+        before = [(dict(layer.vera_A), dict(layer.vera_B)) for layer in layered]
 
         class Sized(VeraModel):
             def _find_dim(self, config: Any) -> tuple[int, int]:
@@ -206,9 +207,9 @@ class VeRA(_Peft):
                 return max(out), max(into)
 
         Sized(root, {name: config}, name)
-        # A second adapter puts its A and B in the place of those of the first.
-        for layer, first, second in before:
-            for container, known in ((layer.vera_A, first), (layer.vera_B, second)):
+        # A second adapter's A and B come in the place of those of the first.
+        for layer, kept in zip(layered, before, strict=True):
+            for container, known in zip((layer.vera_A, layer.vera_B), kept, strict=True):
                 for key in known.keys() - container.keys():
                     container[key] = known[key]
 

@@ -65,15 +65,16 @@ class Reprogramming(Adaptation):
         return self.place == "onto"
 
     def _insert(self, anatomy: Anatomy, name: str) -> None:
-        rate = self.sample_rate or getattr(anatomy.encoder, "sample_rate", 16000)
+        encoder: Any = anatomy.encoder
+        rate: int = self.sample_rate or getattr(encoder, "sample_rate", None) or 16000
         grid = FrameGrid.of(anatomy, rate)
         program = Program(round(self.seconds * rate), round(self.offset * rate) // grid.period, grid, self.place)
-        takes_masks = anatomy.huggingface and anatomy.encoder is anatomy.root
-        site, new = site_at(anatomy.encoder, "reprogramming", ReprogrammingSite, takes_masks)
+        takes_masks = anatomy.huggingface and encoder is anatomy.root
+        site, new = site_at(encoder, "reprogramming", ReprogrammingSite, takes_masks)
         site.adapters[name] = like(program, anatomy.weight)
         if new:
-            anatomy.encoder.register_forward_pre_hook(site.on_the_way_in, with_kwargs=True)
-            anatomy.encoder.register_forward_hook(site.on_the_way_out)
+            encoder.register_forward_pre_hook(site.on_the_way_in, with_kwargs=True)
+            encoder.register_forward_hook(site.on_the_way_out)
 
 
 @dataclasses.dataclass(frozen=True)

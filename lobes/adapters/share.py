@@ -44,7 +44,7 @@ def summary(encoder: nn.Module) -> str:
     >>> from lobes.mixers import SummaryMixing
     >>> encoder = Encoder(LogMel(), StackingStem(80, 16), 16, 2, SummaryMixing)
     >>> print(summary(BitFit().apply(encoder)))
-    default (active): BitFit(), 770 of 18,946 parameters, 4.064 %
+    default (active): BitFit(), 720 of 18,288 parameters, 3.937 %
     """
     total = n_pretrained(encoder)
     lines = []

@@ -36,7 +36,7 @@ class Site(nn.Module):
     @property
     def working(self) -> Any:
         """The module that works here, or None."""
-        return self.adapters[self.active] if self.active in self.adapters else None
+        return None if self.active is None or self.active not in self.adapters else self.adapters[self.active]
 
 
 SiteType = TypeVar("SiteType", bound=Site)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -105,7 +105,7 @@ def own_parameters(root: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
 
 
 def _output_norms(root: nn.Module) -> set[int]:
-    norms = [root.norm] if isinstance(root, (Encoder, EfficientNetV2)) else []
+    norms: list[Any] = [root.norm] if isinstance(root, (Encoder, EfficientNetV2)) else []
     if getattr(getattr(root, "config", None), "do_stable_layer_norm", False):
         norms += [m.layer_norm for m in root.modules() if hasattr(m, "pos_conv_embed") and hasattr(m, "layers")]
     return {id(norm) for norm in norms}

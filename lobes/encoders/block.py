@@ -91,6 +91,7 @@ class Block(nn.Module, ABC):
     """
 
     mixer: TokenMixer
+    after: nn.Module | None
 
     def __init__(
         self,

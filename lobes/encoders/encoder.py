@@ -113,6 +113,7 @@ class Encoder(nn.Module):
                 f"expected {features.n_mels} (features.n_mels) to {dim} (dim)"
             )
         self.features, self.stem, self.dim = features, stem, dim
+        self.prompts: nn.Module | None
         self.register_module("prompts", None)
         rates = [1] * depth if rates is None else list(rates)
         if len(rates) != depth or min(rates, default=1) < 1:

@@ -66,6 +66,7 @@ class SDPA(TokenMixer):
         self.causal = causal
         # torch.export pins the number of windows: their step is exported instead.
         self.exportable = not causal
+        self.prefix: nn.Module | None
         self.register_module("prefix", None)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)

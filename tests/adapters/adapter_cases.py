@@ -155,9 +155,16 @@ ENCODERS: dict[str, Callable[[], nn.Module]] = {
     "wavlm": partial(foreign, "WavLM"),
     "wrapper": lambda: Wrapper(foreign("Hubert")),
 }
-CASES = [(e, m) for e in ENCODERS for m in METHODS if e != "summary" or m not in ATTENTION_ONLY]
+#: The methods that an encoder is no repetition for: WavLM's attention is another, Wav2Vec2's norms stand elsewhere.
+OF_FEW = {
+    "wavlm": ("full", "lora", "dora", "ia3", "vera", "houlsby", *ATTENTION_ONLY),
+    "wav2vec2": ("full", "norms", "chapter", "prompt"),
+    "wrapper": ("lora", "chapter", "prompt", "onto", "around"),
+    "summary": [method for method in METHODS if method not in ATTENTION_ONLY],
+}
+CASES = [(encoder, method) for encoder in ENCODERS for method in OF_FEW.get(encoder, METHODS)]
 #: One of each kind, where more would tell no more.
-FEW = [(e, m) for e, m in CASES if e in ("summary", "hubert") or (e == "sdpa" and m in ATTENTION_ONLY)]
+FEW = [(e, m) for e, m in CASES if e in ("summary", "wavlm") or (e == "hubert" and m not in OF_FEW["wavlm"])]
 
 
 @cache

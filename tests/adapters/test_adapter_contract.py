@@ -36,6 +36,8 @@ def test_it_begins_as_the_pretrained_encoder(encoder, method):
     for ours, theirs in zip([after.frames, *after.layers], [before.frames, *before.layers], strict=True):
         assert ours.shape == theirs.shape
     assert torch.equal(before.valid, after.valid)
+    if encoder in ("sdpa", "summary"):
+        assert adapted(encoder, method).macs(2.0) == origin.macs(2.0)
 
 
 @each
@@ -63,7 +65,7 @@ def test_switching_to_none_and_back(encoder, method):
     assert same(hear(module, *batch()), changed) and active_adapter(module) == "default"
 
 
-@each
+@few
 def test_merged_equals_unmerged(encoder, method):
     module = adapted(encoder, method, trained=True)
     unmerged = hear(module, *batch())
@@ -86,7 +88,8 @@ def test_removing_leaves_the_pretrained_encoder(encoder, method):
     assert same(hear(module, *batch()), hear(origin, *batch()))
     assert module.state_dict().keys() == origin.state_dict().keys()
     METHODS[method].apply(module)
-    assert same(hear(module, *batch()), hear(origin, *batch())) == METHODS[method].identity
+    begun = hear(origin.requires_grad_(method == "full"), *batch())
+    assert same(hear(module, *batch()), begun) == METHODS[method].identity
 
 
 @each
@@ -102,7 +105,7 @@ def test_only_its_own_parameters_train_and_the_loss_falls(encoder, method):
         [p for p in [*module.parameters(), *head.parameters()] if p.requires_grad], RATES.get(method, 0.01)
     )
     losses = []
-    for _ in range(8):
+    for _ in range(6):
         heard = encode(module, *batch())
         pooled = sum(layer.sum(1) for layer in heard.layers) / heard.valid.sum(1, keepdim=True)
         loss = torch.nn.functional.cross_entropy(head(pooled), torch.tensor([0, 1, 2]))
@@ -139,7 +142,7 @@ def test_a_copy_is_a_copy(encoder, method):
     assert same(hear(module, *batch()), before)
 
 
-@pytest.mark.parametrize("encoder", ["sdpa", "hubert", "wavlm", "wrapper"])
+@pytest.mark.parametrize("encoder", ["sdpa", "wavlm"])
 def test_all_methods_live_side_by_side_in_one_encoder(encoder):
     module, expected = pretrained(encoder), {}
     for method, adaptation in METHODS.items():
