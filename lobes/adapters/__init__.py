@@ -8,6 +8,8 @@ from lobes.adapters.base import (
     merge_adapter,
     remove_adapter,
     set_active,
+    summary,
+    trainable_share,
 )
 from lobes.adapters.chapter import CHAPTER
 from lobes.adapters.files import load_adapter, save_adapter
@@ -17,7 +19,6 @@ from lobes.adapters.low_rank import IA3, ConvLoRA, DoRA, LoRA, VeRA
 from lobes.adapters.prefix import PrefixTuning
 from lobes.adapters.prompt import PromptTuning
 from lobes.adapters.reprogramming import LabelMapping, Reprogramming
-from lobes.adapters.share import summary, trainable_share
 from lobes.adapters.tuning import BitFit, FrozenProbe, FullFineTuning, LayerNormTuning
 
 __all__ = [

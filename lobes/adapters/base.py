@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -10,8 +11,10 @@ from typing import Any, ClassVar
 from torch import nn
 
 from lobes.adapters.anatomy import Anatomy
-from lobes.adapters.sites import Site, is_peft, pretrained_model
+from lobes.adapters.sites import Site, adapter_tensors, is_peft, pretrained_model, pretrained_modules
 from lobes.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,7 @@ class Adaptation(ABC):
                 known["_requires_grad"] = False
         encoder.requires_grad_(False)
         set_active(encoder, name)
+        logger.info(summary(encoder))
         return encoder
 
     @abstractmethod
@@ -223,6 +227,41 @@ def merge_adapter(encoder: nn.Module, name: str | None = None) -> nn.Module:
     return remove_adapter(encoder, name)
 
 
+def trainable_share(encoder: nn.Module) -> float:
+    """Parameters that train, as a share of the pretrained encoder's number of parameters.
+
+    Adapters are not counted in the latter, so that shares of different methods have one denominator.
+
+    Example
+    -------
+    >>> trainable_share(nn.Linear(3, 1))
+    1.0
+    """
+    trained = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
+    return trained / max(_n_pretrained(encoder), 1)
+
+
+def summary(encoder: nn.Module) -> str:
+    """One line for each adapter: its method and options, its parameters, and whether it is active.
+
+    Example
+    -------
+    >>> from lobes.adapters import BitFit
+    >>> from lobes.encoders import Encoder, LogMel, StackingStem
+    >>> from lobes.mixers import SummaryMixing
+    >>> encoder = Encoder(LogMel(), StackingStem(80, 16), 16, 2, SummaryMixing)
+    >>> print(summary(BitFit().apply(encoder)))
+    default (active): BitFit(), 720 of 18,288 parameters, 3.937 %
+    """
+    total, lines = _n_pretrained(encoder), []
+    for name, adaptation in adaptations(encoder).items():
+        tensors = adapter_tensors(encoder, name).values()
+        count = sum(tensor.numel() for tensor in tensors if isinstance(tensor, nn.Parameter))
+        state = " (active)" if name == active_adapter(encoder) else ""
+        lines.append(f"{name}{state}: {adaptation}, {count:,} of {total:,} parameters, {100 * count / total:.3f} %")
+    return "\n".join(lines) or f"no adapters, {total:,} parameters"
+
+
 def methods() -> list[type[Adaptation]]:
     """All classes of adaptations that can be applied."""
     found, unseen = [], [Adaptation]
@@ -231,6 +270,12 @@ def methods() -> list[type[Adaptation]]:
         unseen += subclasses
         found += [c for c in subclasses if not c.__name__.startswith("_")]
     return found
+
+
+def _n_pretrained(encoder: nn.Module) -> int:
+    owners = [module for _, module in pretrained_modules(encoder)]
+    parameters = {id(p): p for owner in owners for p in owner.parameters(recurse=False)}
+    return sum(parameter.numel() for parameter in parameters.values())
 
 
 def _peft_layers(encoder: nn.Module) -> list[tuple[nn.Module, str, Any]]:

@@ -168,15 +168,19 @@ class AfterConvolution(Site):
 def _front_end(anatomy: Anatomy) -> tuple[nn.Module, list[tuple[nn.Module, Any, int]]]:
     """What holds the convolutions; and of each its layer, itself, and its padding over time."""
     for module in anatomy.root.modules():
-        layers: Any = getattr(module, "layers" if isinstance(module, ConvolutionStem) else "conv_layers", None)
         if isinstance(module, ConvolutionStem):
-            return module, [(layer, without_peft(layer[0]), 1) for layer in layers]
+            return module, _with_convolutions(module.layers, "0", padding=1)
+        layers = getattr(module, "conv_layers", None)
         if anatomy.huggingface and isinstance(layers, nn.ModuleList) and all(hasattr(la, "conv") for la in layers):
-            return module, [(layer, without_peft(layer.conv), 0) for layer in layers]
+            return module, _with_convolutions(layers, "conv", padding=0)
     raise ConfigError(
         f"CHAPTER: {type(anatomy.root).__name__} has no convolutional front-end; expected an Encoder with a "
         "ConvolutionStem, or a speech model of Hugging Face such as HubertModel, Wav2Vec2Model or WavLMModel"
     )
+
+
+def _with_convolutions(layers: Any, name: str, padding: int) -> list[tuple[nn.Module, Any, int]]:
+    return [(layer, without_peft(layer.get_submodule(name)), padding) for layer in layers]
 
 
 def _lengths_of(anatomy: Anatomy, owner: Any) -> Lengths:

@@ -141,20 +141,24 @@ def adapter_tensors(encoder: nn.Module, name: str) -> dict[str, Tensor]:
 
 def pretrained_tensors(root: nn.Module) -> dict[str, Tensor]:
     """The encoder's own tensors, by the keys that they had before anything was adapted."""
-    adapters = tuple(_adapter_places(root))
-    tensors = {}
-    for key, tensor in root.state_dict(keep_vars=True).items():
-        if not key.startswith(adapters):
-            tensors[key.replace(".base_layer.", ".")] = tensor
-    return tensors
+    adapters = tuple(f"{place}." for place, _ in adapter_places(root))
+    tensors = root.state_dict(keep_vars=True).items()
+    return {key.replace(".base_layer.", "."): tensor for key, tensor in tensors if not key.startswith(adapters)}
 
 
-def _adapter_places(root: nn.Module) -> Iterator[str]:
+def pretrained_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Names and modules of an encoder that are no part of an adapter."""
+    adapters = {id(module) for _, place in adapter_places(root) for module in place.modules()}
+    return ((name, module) for name, module in root.named_modules() if id(module) not in adapters)
+
+
+def adapter_places(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Names and modules that hold what adapters consist of, whatever their names."""
     for place, module in root.named_modules():
         if isinstance(module, Site):
-            yield f"{place}."
+            yield place, module
         elif is_peft(module):
-            yield from (f"{place}.{attribute}." for attribute in peft_containers(module))
+            yield from ((f"{place}.{attribute}", part) for attribute, part in peft_containers(module).items())
 
 
 def _prefixed(place: str, module: nn.Module) -> dict[str, Tensor]:

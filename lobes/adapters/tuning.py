@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from lobes.adapters.anatomy import Anatomy
 from lobes.adapters.base import Adaptation
-from lobes.adapters.sites import Site, TunedParameters, is_peft, peft_containers, site_at
+from lobes.adapters.sites import TunedParameters, pretrained_modules, site_at
 from lobes.encoders import EfficientNetV2, Encoder
 from lobes.errors import ConfigError
 
@@ -96,8 +96,8 @@ def tune(anatomy: Anatomy, name: str, chosen: Iterable[tuple[str, nn.Module, str
 
 def own_parameters(root: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     """Each pretrained parameter on which the layers depend, once if shared: owner's name, owner, name in it."""
-    skipped, seen = _output_norms(root) | _inside_adapters(root), set()
-    for place, module in root.named_modules():
+    skipped, seen = _output_norms(root), set()
+    for place, module in pretrained_modules(root):
         for attribute, parameter in module.named_parameters(recurse=False):
             if id(module) not in skipped and id(parameter) not in seen and attribute != "masked_spec_embed":
                 seen.add(id(parameter))
@@ -109,13 +109,3 @@ def _output_norms(root: nn.Module) -> set[int]:
     if getattr(getattr(root, "config", None), "do_stable_layer_norm", False):
         norms += [m.layer_norm for m in root.modules() if hasattr(m, "pos_conv_embed") and hasattr(m, "layers")]
     return {id(norm) for norm in norms}
-
-
-def _inside_adapters(root: nn.Module) -> set[int]:
-    inside: list[nn.Module] = []
-    for module in root.modules():
-        if isinstance(module, Site):
-            inside += module.modules()
-        elif is_peft(module):
-            inside += [part for container in peft_containers(module).values() for part in container.modules()]
-    return {id(module) for module in inside}

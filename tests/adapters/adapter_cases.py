@@ -157,6 +157,7 @@ ENCODERS: dict[str, Callable[[], nn.Module]] = {
 }
 #: The methods that an encoder is no repetition for: WavLM's attention is another, Wav2Vec2's norms stand elsewhere.
 OF_FEW = {
+    "sdpa": ("lora", "ia3", "vera", "bitfit", "houlsby", "prompt", *ATTENTION_ONLY),
     "wavlm": ("full", "lora", "dora", "ia3", "vera", "houlsby", *ATTENTION_ONLY),
     "wav2vec2": ("full", "norms", "chapter", "prompt"),
     "wrapper": ("lora", "chapter", "prompt", "onto", "around"),
