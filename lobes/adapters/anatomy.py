@@ -1,16 +1,18 @@
-"""What parts an encoder has, by their role: of ours, whatever the mixer, and of Hugging Face's."""
+"""What parts an encoder has, by their role: of ours, whatever the mixer, and of Hugging Face's and torchaudio's."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from lobes.adapters.sites import Site, is_huggingface, is_peft, pretrained_model, without_peft
-from lobes.adapters.wavlm import call_projections, reads_weights
+from lobes.adapters.foreign import call_projections, reads_weights
+from lobes.adapters.sites import Site, is_foreign, is_peft, pretrained_model, without_peft
 from lobes.encoders import Block, EfficientNetV2, Encoder, FeedForward, MaskedConvolution, Stem
 from lobes.encoders.block import ParallelMix
 from lobes.encoders.efficientnet import FusedMBConv, PictureStem
@@ -44,7 +46,7 @@ _ATTENTION = {
 }
 #: Layers whose weights their owner reads without calling them: what stands in their place would not be heard.
 _READ_DIRECTLY = {MLPMixer: ("expand", "contract"), Luna: ("memory_key", "memory_value"), DepthwiseConvolution: None}
-_FRONTEND = re.compile(r"(^|\.)(feature_extractor|feature_projection|patch_embeddings)\.")
+_FRONTEND = re.compile(r"(^|\.)(feature_extractor|feature_projection|patch_embeddings)\.|^conv[12]$")
 
 
 class Layer(NamedTuple):
@@ -59,7 +61,7 @@ class Layer(NamedTuple):
 
 
 class Attention(NamedTuple):
-    """Softmax attention, ours or Hugging Face's."""
+    """Softmax attention, ours or foreign."""
 
     module: nn.Module
     """That computes it."""
@@ -79,7 +81,7 @@ class Anatomy:
     Arguments
     ---------
     encoder : nn.Module
-        One of ours, a model of Hugging Face, or a module that holds one.
+        One of ours, a model of Hugging Face or of torchaudio, or a module that holds one.
 
     Attributes
     ----------
@@ -87,13 +89,13 @@ class Anatomy:
         What was given.
     root : nn.Module
         The pretrained model itself.
-    huggingface : bool
-        Whether that is Hugging Face's.
+    foreign : bool
+        Whether that is Hugging Face's or torchaudio's.
     """
 
     def __init__(self, encoder: nn.Module) -> None:
         self.encoder, self.root = encoder, pretrained_model(encoder)
-        self.huggingface = is_huggingface(self.root)
+        self.foreign = is_foreign(self.root)
 
     def layers(
         self, method: str, targets: Sequence[str], kinds: tuple[type[nn.Module], ...] = (nn.Linear,)
@@ -122,11 +124,11 @@ class Anatomy:
         ConfigError
             If there is none, naming what has it.
         """
-        found = list(self._own_attentions() if not self.huggingface else self._foreign_attentions())
+        found = list(self._own_attentions() if not self.foreign else self._foreign_attentions())
         if not found:
             raise ConfigError(
                 f"{method}: {_kind(self.root)} has no softmax attention; expected an Encoder whose mixer is SDPA or "
-                "LocalSDPA, or a Transformer of Hugging Face such as HubertModel, Wav2Vec2Model, WavLMModel or ViTModel"
+                "LocalSDPA, or a Transformer of Hugging Face or torchaudio such as HubertModel or Wav2Vec2Model"
             )
         for attention in found:
             if reads_weights(attention.module):
@@ -137,10 +139,12 @@ class Anatomy:
     def weight(self) -> Tensor:
         """One of its weights: where and of what type they are."""
         layer: Any = next(self._all_layers(), None)
-        return next(self.root.parameters()) if layer is None else layer.module.weight
+        if layer is not None:
+            return layer.module.weight
+        return next(chain(self.root.parameters(), self.root.buffers()), torch.zeros(0))
 
     def blocks(self) -> list[Block]:
-        """Blocks of an encoder of ours; none of Hugging Face's."""
+        """Blocks of an encoder of ours; none of others."""
         return [module for module in self.root.modules() if isinstance(module, Block)]
 
     def block_of(self, attention: Attention) -> nn.Module:
@@ -162,7 +166,7 @@ class Anatomy:
 
     def _all_layers(self) -> Iterator[Layer]:
         for name, module, ancestors in _leaves(self.root, "", ()):
-            roles = _foreign_roles(name) if self.huggingface else _own_roles(name, ancestors)
+            roles = _foreign_roles(name) if self.foreign else _own_roles(name, ancestors)
             if roles:
                 yield Layer(name, module, ancestors[-1], frozenset(roles))
 

@@ -258,7 +258,9 @@ def summary(encoder: nn.Module) -> str:
         tensors = adapter_tensors(encoder, name).values()
         count = sum(tensor.numel() for tensor in tensors if isinstance(tensor, nn.Parameter))
         state = " (active)" if name == active_adapter(encoder) else ""
-        lines.append(f"{name}{state}: {adaptation}, {count:,} of {total:,} parameters, {100 * count / total:.3f} %")
+        lines.append(
+            f"{name}{state}: {adaptation}, {count:,} of {total:,} parameters, {100 * count / max(total, 1):.3f} %"
+        )
     return "\n".join(lines) or f"no adapters, {total:,} parameters"
 
 

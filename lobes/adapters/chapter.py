@@ -31,8 +31,8 @@ class CHAPTER(Adaptation):
     of it in the front-end); the paper states less than 5 % and no sizes that we could check, which these are not meant
     to reproduce.
 
-    It is for Hugging Face's speech models and for encoders of ours with a `ConvolutionStem`. It reaches ahead: not for
-    chunks.
+    It is for speech models of Hugging Face and torchaudio, and for encoders of ours with a `ConvolutionStem`. It looks
+    ahead: not for chunks.
 
     Arguments
     ---------
@@ -61,7 +61,7 @@ class CHAPTER(Adaptation):
         owner, convolutions = _front_end(anatomy)
         if self.targets:
             insert_bottlenecks(anatomy, name, "CHAPTER", self.targets, self.bottleneck)
-        lengths = _lengths_of(anatomy, owner)
+        lengths = _lengths_of(anatomy, owner, convolutions[0][0])
         chain: list[Geometry] = []
         for layer, convolution, padding in convolutions:
             chain.append((convolution.kernel_size[0], convolution.stride[0], padding))
@@ -99,33 +99,43 @@ class ConvolutionAdapter(nn.Module):
 
 
 class Lengths:
-    """How many samples, or frames of features, of a batch are real, noted as it passes into an encoder."""
+    """How many samples, or frames of features, of the clips in a front-end are real, noted on their way in."""
 
     def __init__(self) -> None:
         self.relative: Tensor | None = None
+        self.given: Tensor | None = None
+        self.shape: torch.Size | None = None
         self.counts: Tensor | None = None
 
-    def note_batch(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        """On the way into an encoder of our contract: relative lengths."""
-        self.relative = args[1] if len(args) > 1 else kwargs.get("lengths")
+    def note_batch(self, module: Any, args: Any, kwargs: Any) -> None:
+        """On the way into an encoder of our contract: relative lengths, unless it cuts the padding off itself."""
+        alike = getattr(module, "by_length", False)
+        self.relative = None if alike else args[1] if len(args) > 1 else kwargs.get("lengths")
 
     def note_mask(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        """On the way into a model of Hugging Face: its mask of samples."""
-        mask = args[1] if len(args) > 1 else kwargs.get("attention_mask")
-        self.counts = None if mask is None else mask.sum(-1)
+        """On the way into a model of Hugging Face: its mask of samples; torchaudio's has lengths."""
+        mask = args[1] if len(args) > 1 else kwargs.get("attention_mask", kwargs.get("lengths"))
+        self.given = mask if mask is None or mask.dim() == 1 else mask.sum(-1)
 
-    def note_waveform(self, module: nn.Module, args: Any) -> None:
-        """On the way into its convolutions: (B, samples)."""
-        if self.counts is None and self.relative is not None:
-            self.counts = absolute_lengths(self.relative, args[0].shape[-1])
+    def note_waveform(self, layer: nn.Module, args: Any) -> None:
+        """On the way into the first convolution: (B, 1, samples)."""
+        shape = args[0].shape
+        if self.given is not None:
+            self.counts = self.given
+        elif self.relative is not None:
+            self.counts = absolute_lengths(self.relative, shape[-1])
+        elif shape != self.shape:
+            # Else a checkpoint computes it again for the backward pass, when the encoder has been left.
+            self.counts = None
+        self.shape = shape
 
     def note_valid(self, module: nn.Module, args: Any) -> None:
         """On the way into a stem of ours: features and their validity."""
         self.counts = args[1].sum(1)
 
-    def forget(self, module: nn.Module, args: Any, output: Any) -> None:
-        """On the way out."""
-        self.relative = self.counts = None
+    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        """On the way out of an encoder."""
+        self.relative = self.given = None
 
 
 class AfterConvolution(Site):
@@ -148,21 +158,17 @@ class AfterConvolution(Site):
         """Why chunks are refused."""
         return "CHAPTER sees frames to come; expected no chunks, or Houlsby" if self.working is not None else ""
 
-    def hook(self, layer: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        """The layer's output, adapted."""
+    def hook(self, layer: nn.Module, args: Any, output: Any) -> Any:
+        """The layer's output, adapted; torchaudio's has lengths beside it."""
         if self.working is None:
             return None
-        if self.training and getattr(layer, "gradient_checkpointing", False):
-            raise ConfigError(
-                "CHAPTER: gradient_checkpointing is on, but lengths are forgotten before the backward pass; expected "
-                "it off: call gradient_checkpointing_disable()"
-            )
-        counts = self.lengths.counts
-        if counts is None:
-            return self.working(output, None)
-        for kernel, stride, padding in self.chain:
-            counts = torch.div(counts + 2 * padding - kernel, stride, rounding_mode="floor") + 1
-        return self.working(output, frame_mask(counts.clamp(0, output.shape[2]), output.shape[2]))
+        heard = output[0] if isinstance(output, tuple) else output
+        counts, n_frames = self.lengths.counts, heard.shape[2]
+        if counts is not None:
+            for kernel, stride, padding in self.chain:
+                counts = torch.div(counts + 2 * padding - kernel, stride, rounding_mode="floor") + 1
+        told = self.working(heard, None if counts is None else frame_mask(counts.clamp(0, n_frames), n_frames))
+        return (told, *output[1:]) if isinstance(output, tuple) else told
 
 
 def _front_end(anatomy: Anatomy) -> tuple[nn.Module, list[tuple[nn.Module, Any, int]]]:
@@ -171,11 +177,11 @@ def _front_end(anatomy: Anatomy) -> tuple[nn.Module, list[tuple[nn.Module, Any, 
         if isinstance(module, ConvolutionStem):
             return module, _with_convolutions(module.layers, "0", padding=1)
         layers = getattr(module, "conv_layers", None)
-        if anatomy.huggingface and isinstance(layers, nn.ModuleList) and all(hasattr(la, "conv") for la in layers):
+        if anatomy.foreign and isinstance(layers, nn.ModuleList) and all(hasattr(la, "conv") for la in layers):
             return module, _with_convolutions(layers, "conv", padding=0)
     raise ConfigError(
         f"CHAPTER: {type(anatomy.root).__name__} has no convolutional front-end; expected an Encoder with a "
-        "ConvolutionStem, or a speech model of Hugging Face such as HubertModel, Wav2Vec2Model or WavLMModel"
+        "ConvolutionStem, or a speech model of Hugging Face or torchaudio such as HubertModel or Wav2Vec2Model"
     )
 
 
@@ -183,18 +189,20 @@ def _with_convolutions(layers: Any, name: str, padding: int) -> list[tuple[nn.Mo
     return [(layer, without_peft(layer.get_submodule(name)), padding) for layer in layers]
 
 
-def _lengths_of(anatomy: Anatomy, owner: Any) -> Lengths:
+def _lengths_of(anatomy: Anatomy, owner: Any, first: nn.Module) -> Lengths:
     """The front-end's noted lengths, with the hooks that note them hung up once."""
     if "noted_lengths" in vars(owner):
         return owner.noted_lengths
     lengths = owner.noted_lengths = Lengths()
-    if not anatomy.huggingface:
+    if not anatomy.foreign:
         owner.register_forward_pre_hook(lengths.note_valid)
-        owner.register_forward_hook(lengths.forget, always_call=True)
         return lengths
+    first.register_forward_pre_hook(lengths.note_waveform)
     anatomy.root.register_forward_pre_hook(lengths.note_mask, with_kwargs=True)
-    owner.register_forward_pre_hook(lengths.note_waveform)
+    anatomy.root.register_forward_hook(lengths.leave, always_call=True)
     if anatomy.encoder is not anatomy.root:
-        anatomy.encoder.register_forward_pre_hook(lengths.note_batch, with_kwargs=True)
-    anatomy.encoder.register_forward_hook(lengths.forget, always_call=True)
+        # What holds the model is called with the model's own rate, whatever is around both.
+        holder = anatomy.parent_of(anatomy.root)
+        holder.register_forward_pre_hook(lengths.note_batch, with_kwargs=True)
+        holder.register_forward_hook(lengths.leave, always_call=True)
     return lengths

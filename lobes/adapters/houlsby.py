@@ -80,7 +80,7 @@ class AfterLayer(Site):
 
 def insert_bottlenecks(anatomy: Anatomy, name: str, method: str, targets: Sequence[str], bottleneck: int) -> None:
     """Put bottlenecks after the parts of given roles."""
-    if anatomy.huggingface:
+    if anatomy.foreign:
         roles = [_PLACES.get(target) or target for target in targets]
         for layer in anatomy.layers(method, roles):
             site, new = site_at(layer.module, "bottleneck_site", AfterLayer)

@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lobes.adapters.anatomy import Anatomy, Attention
 from lobes.adapters.base import Adaptation
+from lobes.adapters.foreign import is_torchaudio, reads_weights, see_prefix
 from lobes.adapters.sites import Site, like, site_at
-from lobes.adapters.wavlm import reads_weights
 from lobes.errors import ConfigError
 from lobes.mixers.attention import Prefix
 
@@ -29,8 +28,8 @@ class PrefixTuning(Adaptation):
     prefixes and is dropped in the end. It does not begin as the pretrained encoder: the prefix takes its share of
     attention from the first step on. On HuBERT-base ``length: 10`` trains .195 %.
 
-    It is for attention: `SDPA` and `LocalSDPA` of ours, WavLM, and Hugging Face's Transformers that use its attention
-    interface with ``sdpa``.
+    It is for attention: `SDPA` and `LocalSDPA` of ours, WavLM, torchaudio's Wav2Vec2 and HuBERT, and Hugging Face's
+    Transformers that use its attention interface with ``sdpa``.
 
     Arguments
     ---------
@@ -54,10 +53,13 @@ class PrefixTuning(Adaptation):
 
     def _insert(self, anatomy: Anatomy, name: str) -> None:
         attentions = anatomy.attentions("PrefixTuning")
-        if anatomy.huggingface and not reads_weights(attentions[0].module):
+        kind = attentions[0].module
+        if anatomy.foreign and not reads_weights(kind) and not is_torchaudio(kind):
             _use_interface(anatomy.root)
         for attention in attentions:
             site, _ = site_at(attention.module, "prefix", PrefixSite)
+            if is_torchaudio(attention.module):
+                see_prefix(attention.module)
             prefix = KeysAndValues(*head_shape(attention), self.length, self.std)
             site.adapters[name] = like(prefix, attention.out.weight)  # type: ignore[arg-type]
 
@@ -112,10 +114,5 @@ def _attend_with_prefix(
     site = getattr(module, "prefix", None)
     prefix = site() if isinstance(site, PrefixSite) else None
     if prefix is not None:
-        length = prefix.keys.shape[1]
-        keys, values = (part.to(key.dtype).expand(len(key), -1, -1, -1) for part in prefix)
-        key, value = torch.cat((keys, key), dim=2), torch.cat((values, value), dim=2)
-        if attention_mask is not None:
-            seen: Any = True if attention_mask.dtype == torch.bool else 0.0
-            attention_mask = F.pad(attention_mask, (length, 0), value=seen)
+        key, value, attention_mask = prefix.before(key, value, attention_mask)
     return sdpa_attention_forward(module, query, key, value, attention_mask, **options)

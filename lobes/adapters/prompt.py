@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import types
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from lobes.adapters.anatomy import Anatomy
 from lobes.adapters.base import Adaptation
+from lobes.adapters.prefix import head_shape
 from lobes.adapters.sites import Site, like, site_at
 from lobes.encoders import Encoder
 from lobes.errors import ConfigError
@@ -22,10 +24,11 @@ class PromptTuning(Adaptation):
     """Learned frames before the first layer (Lester et al. 2021, "The Power of Scale", section 2), and nothing else.
 
     They are real frames to every layer, attention or not, and as many for each utterance of a batch; they are taken
-    away from what the encoder gives. It does not begin as the pretrained encoder. In an encoder of Hugging Face's they
-    come before its positional convolution. On HuBERT-base ``length: 20`` trains .016 %.
+    away from what each layer gives. It does not begin as the pretrained encoder. In models from elsewhere they come
+    after the positional convolution, which does not hear them. On HuBERT-base ``length: 20`` trains .016 %.
 
-    It is for the `Encoder` of ours, with any mixer, and for Hugging Face's Transformers. Not for chunks.
+    It is for the `Encoder` of ours, with any mixer, and for Transformers of Hugging Face or torchaudio without relative
+    positions in the layers' arguments. Not for chunks.
 
     Arguments
     ---------
@@ -55,17 +58,16 @@ class PromptTuning(Adaptation):
                     f"PromptTuning: length is {self.length}; expected a multiple of {root.granularity}, by which this "
                     "encoder groups frames"
                 )
-            site, _ = site_at(root, "prompts", PromptSite)
+            layers: list[Any] = []
             width = root.dim
         else:
-            transformer, model = _transformer(anatomy)
-            site, new = site_at(transformer, "prompts", PromptSite)
-            width = root.config.hidden_size
-            if new:
-                transformer.register_forward_pre_hook(site.put_before, with_kwargs=True)
-                transformer.register_forward_hook(site.take_from_output)
-                model.register_forward_hook(site.take_from_layers)
+            layers, width = _transformer_layers(anatomy)
+        site, new = site_at(root, "prompts", PromptSite)
         site.adapters[name] = like(Prompts(self.length, width, self.std), anatomy.weight)
+        for number, layer in enumerate(layers if new else ()):
+            # In the object's own dictionary it is no child: the site is the encoder's.
+            vars(layer)["prompted_as"] = site, number
+            layer.forward = types.MethodType(_forward, layer)
 
 
 class Prompts(nn.Module):
@@ -77,7 +79,11 @@ class Prompts(nn.Module):
 
 
 class PromptSite(Site):
-    """The ``prompts`` of an encoder; of Hugging Face's they are put there, and taken away, by hooks."""
+    """The ``prompts`` of an encoder; of one from elsewhere, its layers' forward passes go through here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._before: dict[int, Tensor] = {}
 
     @property
     def needs_whole(self) -> str:
@@ -88,73 +94,58 @@ class PromptSite(Site):
         """The frames (B, P, D) to be put before x (B, T, D)."""
         return x[:, :0] if self.working is None else self.working.frames.to(x.dtype).expand(len(x), -1, -1)
 
-    def put_before(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        """On the way into a Transformer of Hugging Face: frames, and a mask (B, T) of real ones or None."""
-        if self.working is None:
-            return None
-        given = dict(zip(("hidden_states", "attention_mask"), args, strict=False)) | kwargs
-        frames, mask = given["hidden_states"], given.get("attention_mask")
-        prompts = self(frames)
-        given["hidden_states"] = torch.cat((prompts, frames), dim=1)
-        if mask is not None:
-            given["attention_mask"] = F.pad(mask, (prompts.shape[1], 0), value=1)
-        return args[2:], given
+    def through(self, number: int, forward: Any, frames: Tensor, args: Any, kwargs: Any) -> Any:
+        """Take frames (B, T, D) and the prompts through a layer of a model from elsewhere.
 
-    def take_from_output(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """On the way out of it."""
-        return output if self.working is None else cut_output(output, self._length)
+        To whoever calls the layer there are no prompts: they go on to the next one from here. They are kept for each
+        layer, so that gradient checkpointing finds them when it computes a layer again.
+        """
+        prompts = self(frames) if number == 0 else self._before[number]
+        length = prompts.shape[1]
+        if "attention_mask" in kwargs:
+            kwargs = {**kwargs, "attention_mask": _seeing_prompts(kwargs["attention_mask"], length)}
+        elif args and isinstance(args[0], Tensor):
+            args = (_seeing_prompts(args[0], length), *args[1:])
+        output = forward(torch.cat((prompts, frames), dim=1), *args, **kwargs)
+        first = output[0] if isinstance(output, tuple) else output
+        self._before[number + 1], first = first[:, :length], first[:, length:]
+        return (first, *output[1:]) if isinstance(output, tuple) else first
 
-    def take_from_layers(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """On the way out of the model, which by then has the frames of all layers, prompts and all."""
-        return output if self.working is None else cut_output(output, self._length, layers_only=True)
-
-    @property
-    def _length(self) -> int:
-        return len(self.working.frames)
+    def __getstate__(self) -> dict[str, Any]:
+        # What a pass has left behind can be neither copied nor saved, and need not be.
+        return {**vars(self), "_before": {}}
 
 
-def cut_output(output: Any, start: int, stop: int | None = None, layers_only: bool = False) -> Any:
-    """Keep the frames from ``start`` to before ``stop`` of what a model of Hugging Face gives.
-
-    Arguments
-    ---------
-    output : ModelOutput, tuple or Tensor
-        Frames (B, T, D), and tuples of them.
-    start, stop : int
-        Which frames.
-    layers_only : bool
-        Only of tuples.
-    """
-
-    def cut(part: Any) -> Any:
-        if isinstance(part, torch.Tensor):
-            return part if layers_only else part[:, start:stop]
-        return tuple(layer[:, start:stop] for layer in part)
-
-    if isinstance(output, torch.Tensor):
-        return cut(output)
-    if isinstance(output, tuple):
-        return tuple(cut(part) if _is_frames(part) else part for part in output)
-    for key in ("last_hidden_state", "hidden_states"):
-        if output.get(key) is not None:
-            output[key] = cut(output[key])
-    return output
+def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """In place of a layer's forward pass."""
+    site, number = self.prompted_as
+    forward = types.MethodType(type(self).forward, self)
+    if site.working is None:
+        return forward(*args, **kwargs)
+    frames, *others = args or (kwargs.pop("hidden_states"),)
+    return site.through(number, forward, frames, tuple(others), kwargs)
 
 
-def _is_frames(part: Any) -> bool:
-    """Frames of three axes, or several: weights of attention have four."""
-    first = part[0] if isinstance(part, tuple) and part else part
-    return isinstance(first, torch.Tensor) and first.dim() == 3
+def _seeing_prompts(mask: Tensor | None, length: int) -> Tensor | None:
+    """A mask (B, T) of real frames, or (B, 1, T, T) of what they see, with prompts, which all see and which see all."""
+    if mask is None:
+        return None
+    seen = float(mask.dtype == torch.bool) if mask.dim() == 4 else 1.0
+    if mask.dim() == 4 and mask.shape[2] > 1:
+        mask = torch.cat((mask[:, :, :1].expand(-1, -1, length, -1), mask), dim=2)
+    return F.pad(mask, (length, 0), value=seen)
 
 
-def _transformer(anatomy: Anatomy) -> tuple[Any, nn.Module]:
-    """The module of Hugging Face's that takes frames through all layers, and the model around it."""
-    if anatomy.huggingface:
-        block = anatomy.block_of(anatomy.attentions("PromptTuning")[0])
-        transformer = anatomy.parent_of(anatomy.parent_of(block))
-        if next(iter(inspect.signature(transformer.forward).parameters)) == "hidden_states":
-            return transformer, anatomy.parent_of(transformer)
+def _transformer_layers(anatomy: Anatomy) -> tuple[list[Any], int]:
+    """The layers of a Transformer from elsewhere, and their width."""
+    if anatomy.foreign:
+        attentions = anatomy.attentions("PromptTuning")
+        layers = [anatomy.block_of(attention) for attention in attentions]
+        taken = {name for layer in layers for name in inspect.signature(type(layer).forward).parameters}
+        if not taken & {"relative_position_embeddings", "conv_attention_mask"}:
+            heads, width = head_shape(attentions[0])
+            return layers, heads * width
     raise ConfigError(
-        f"PromptTuning: {type(anatomy.root).__name__} takes no frames; expected an Encoder of ours, or a "
-        "Transformer of Hugging Face such as HubertModel, Wav2Vec2Model or WavLMModel"
+        f"PromptTuning: {type(anatomy.root).__name__} takes no frames before its own; expected an Encoder of ours, "
+        "or a Transformer of Hugging Face or torchaudio such as HubertModel, Wav2Vec2Model or WavLMModel"
     )

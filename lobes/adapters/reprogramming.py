@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from lobes.adapters.anatomy import Anatomy
 from lobes.adapters.base import Adaptation
-from lobes.adapters.prompt import cut_output
 from lobes.adapters.sites import Site, like, site_at
 from lobes.encoders import EfficientNetV2, Encoder, EncoderOutput, absolute_lengths, frame_mask
 from lobes.errors import ConfigError, DataError
@@ -67,65 +66,52 @@ class Reprogramming(Adaptation):
     def _insert(self, anatomy: Anatomy, name: str) -> None:
         encoder: Any = anatomy.encoder
         rate: int = self.sample_rate or getattr(encoder, "sample_rate", None) or 16000
-        grid = FrameGrid.of(anatomy, rate)
-        program = Program(round(self.seconds * rate), round(self.offset * rate) // grid.period, grid, self.place)
-        takes_masks = anatomy.huggingface and encoder is anatomy.root
-        site, new = site_at(encoder, "reprogramming", ReprogrammingSite, takes_masks)
-        site.adapters[name] = like(program, anatomy.weight)
+        masked = hasattr(encoder, "_get_feat_extract_output_lengths")
+        if not masked and not hasattr(encoder, "frame_rate"):
+            raise ConfigError(
+                f"Reprogramming: {type(encoder).__name__} takes no waveform; expected an encoder of ours, or a speech "
+                "model such as HubertModel, Wav2Vec2Model or WavLMModel"
+            )
+        first = round(self.offset * rate) // _frame_period(encoder) if self.place == "around" else None
+        site, new = site_at(encoder, "reprogramming", ReprogrammingSite, masked)
+        site.adapters[name] = like(Program(round(self.seconds * rate), first), anatomy.weight)
         if new:
             encoder.register_forward_pre_hook(site.on_the_way_in, with_kwargs=True)
             encoder.register_forward_hook(site.on_the_way_out)
 
 
-@dataclasses.dataclass(frozen=True)
-class FrameGrid:
-    """How an encoder's frames lie on its samples: frame i begins at sample i · ``period``."""
+def _frame_period(encoder: Any) -> int:
+    """Samples from one frame of an encoder to the next."""
+    if isinstance(encoder, (Encoder, EfficientNetV2)):
+        return encoder.features.hop_samples * encoder.stem.factor
+    if hasattr(encoder, "n_frames") and hasattr(encoder, "frame_rate"):
+        period = encoder.sample_rate / encoder.frame_rate
+        if period == round(period):
+            return round(period)
+    elif hasattr(encoder, "_get_feat_extract_output_lengths"):
+        return math.prod(encoder.config.conv_stride)
+    raise ConfigError(
+        f"Reprogramming: where the frames of {type(encoder).__name__} lie is not known; expected place: onto, an "
+        "encoder of ours, or a speech model of Hugging Face such as HubertModel, Wav2Vec2Model or WavLMModel"
+    )
 
-    period: int
-    """Samples."""
-    kernel: int
-    """Samples that a frame needs to exist."""
 
-    @classmethod
-    def of(cls, anatomy: Anatomy, sample_rate: int) -> FrameGrid:
-        """That of an encoder.
-
-        Raises
-        ------
-        ConfigError
-            If it is of no kind that is known here.
-        """
-        root: Any = anatomy.root
-        if isinstance(root, (Encoder, EfficientNetV2)):
-            return cls(root.features.hop_samples * root.stem.factor, 1)
-        strides, kernels = (
-            getattr(getattr(root, "config", None), f"conv_{part}", None) for part in ("stride", "kernel")
-        )
-        if not strides or not kernels:
-            raise ConfigError(
-                f"Reprogramming: {type(root).__name__} takes no waveform; expected an Encoder or EfficientNetV2 of "
-                "ours, or a speech model of Hugging Face such as HubertModel, Wav2Vec2Model or WavLMModel"
-            )
-        period = math.prod(strides)
-        kernel = 1 + sum((k - 1) * math.prod(strides[:i]) for i, k in enumerate(kernels))
-        # A module around the model may take another rate and resample.
-        factor = sample_rate / (getattr(anatomy.encoder, "frame_rate", sample_rate / period) * period)
-        return cls(round(period * factor), round(kernel * factor))
-
-    def frames(self, samples: Any) -> Any:
-        """Frames of so many samples, an int or a Tensor of them."""
-        if isinstance(samples, Tensor):
-            return (torch.div(samples - self.kernel, self.period, rounding_mode="floor") + 1).clamp_min(0)
-        return max(0, (samples - self.kernel) // self.period + 1)
+def _n_frames(encoder: Any, samples: Tensor) -> Tensor:
+    """Frames that an encoder gives for so many samples."""
+    if isinstance(encoder, (Encoder, EfficientNetV2)):
+        return torch.div(samples - 1, _frame_period(encoder), rounding_mode="floor") + 1
+    if hasattr(encoder, "n_frames"):
+        return encoder.n_frames(samples)
+    return encoder._get_feat_extract_output_lengths(samples).clamp_min(0)
 
 
 class Program(nn.Module):
-    """δ (N,), and where clips are in it."""
+    """δ (N,), and at which frame of it clips begin, None where it is put onto them."""
 
-    def __init__(self, samples: int, first_frame: int, grid: FrameGrid, place: str) -> None:
+    def __init__(self, samples: int, first_frame: int | None) -> None:
         super().__init__()
         self.delta = nn.Parameter(torch.zeros(samples))
-        self.first_frame, self.grid, self.place = first_frame, grid, place
+        self.first_frame = first_frame
 
     def onto(self, waveform: Tensor, counts: Tensor) -> Tensor:
         """(B, S), of which ``counts`` (B,) samples are real."""
@@ -133,9 +119,9 @@ class Program(nn.Module):
         repeated = self.delta.repeat(-(-samples // len(self.delta)))[:samples].to(waveform.dtype)
         return waveform + repeated * frame_mask(counts, samples)
 
-    def around(self, waveform: Tensor, counts: Tensor) -> Tensor:
-        """(B, S) to (B, N)."""
-        start, (samples, length) = self.first_frame * self.grid.period, (waveform.shape[1], len(self.delta))
+    def around(self, waveform: Tensor, counts: Tensor, start: int) -> Tensor:
+        """(B, S) to (B, N), each clip beginning at sample ``start``."""
+        samples, length = waveform.shape[1], len(self.delta)
         if samples > length - start:
             raise DataError(
                 f"Reprogramming: a clip has {samples} samples; expected at most {length - start}, into which it is "
@@ -179,10 +165,10 @@ class ReprogrammingSite(Site):
             counts = torch.full((len(waveform),), samples, device=waveform.device)
         else:
             counts = lengths.sum(-1) if masked else absolute_lengths(lengths, samples)
-        if program.place == "onto":
+        if program.first_frame is None:
             given[names[0]] = program.onto(waveform, counts)
         else:
-            given[names[0]] = program.around(waveform, counts)
+            given[names[0]] = program.around(waveform, counts, program.first_frame * _frame_period(module))
             self._clip = samples, counts
             if lengths is not None:
                 given[names[1]] = (
@@ -197,14 +183,27 @@ class ReprogrammingSite(Site):
             return output
         self._clip = None
         samples, counts = clip
-        stop = program.first_frame + program.grid.frames(samples)
+        start = program.first_frame
+        stop = start + int(_n_frames(module, torch.tensor(samples)))
         if not isinstance(output, EncoderOutput):
-            return cut_output(output, program.first_frame, stop)
-        part = output.between(program.first_frame, stop)
-        valid = frame_mask(program.grid.frames(counts), part.valid.shape[1])
+            return _cut(output, slice(start, stop))
+        part = output.between(start, stop)
+        valid = frame_mask(_n_frames(module, counts), part.valid.shape[1])
         padded = ~valid[..., None]
         layers = [layer.masked_fill(padded, 0.0) for layer in part.layers]
         return EncoderOutput(part.frames.masked_fill(padded, 0.0), valid, layers)
+
+
+def _cut(output: Any, frames: slice) -> Any:
+    """Some frames of what a model of Hugging Face gives: (B, T, D) or a tuple of them, in a tuple or a ModelOutput."""
+    if isinstance(output, tuple):
+        return tuple(_cut(part, frames) for part in output)
+    if isinstance(output, Tensor):
+        return output[:, frames] if output.dim() == 3 else output
+    for key in ("last_hidden_state", "hidden_states"):
+        if output.get(key) is not None:
+            output[key] = _cut(output[key], frames)
+    return output
 
 
 class LabelMapping(nn.Module):

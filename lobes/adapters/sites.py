@@ -108,13 +108,14 @@ def peft_containers(layer: Any) -> dict[str, Any]:
 
 
 def pretrained_model(encoder: nn.Module) -> nn.Module:
-    """The model of Hugging Face that an encoder holds, or else the encoder."""
-    return next((module for module in encoder.modules() if is_huggingface(module)), encoder)
+    """The model of Hugging Face or of torchaudio that an encoder holds, or else the encoder."""
+    return next((module for module in encoder.modules() if is_foreign(module)), encoder)
 
 
-def is_huggingface(module: nn.Module) -> bool:
-    """Whether it is a model of Hugging Face, told without importing transformers."""
-    return any(c.__name__ == "PreTrainedModel" for c in type(module).__mro__)
+def is_foreign(module: nn.Module) -> bool:
+    """Whether it is a model of Hugging Face, or torchaudio's Wav2Vec2Model, told without importing either."""
+    names = {(c.__name__, c.__module__.partition(".")[0]) for c in type(module).__mro__}
+    return bool(names & {("PreTrainedModel", "transformers"), ("Wav2Vec2Model", "torchaudio")})
 
 
 def adapter_tensors(encoder: nn.Module, name: str) -> dict[str, Tensor]:

@@ -105,7 +105,21 @@ def own_parameters(root: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
 
 
 def _output_norms(root: nn.Module) -> set[int]:
-    norms: list[Any] = [root.norm] if isinstance(root, (Encoder, EfficientNetV2)) else []
-    if getattr(getattr(root, "config", None), "do_stable_layer_norm", False):
-        norms += [m.layer_norm for m in root.modules() if hasattr(m, "pos_conv_embed") and hasattr(m, "layers")]
-    return {id(norm) for norm in norms}
+    """Norms between the last layer and the frames."""
+    if isinstance(root, (Encoder, EfficientNetV2)):
+        return {id(root.norm)}
+    stacks = [m for m in root.modules() if isinstance(getattr(m, "layers", None), nn.ModuleList)]
+    config: Any = getattr(root, "config", None)
+    found = [
+        getattr(m, n, None) for m in (root, *stacks) if _ends_in_norm(m, config) for n in ("layer_norm", "layernorm")
+    ]
+    return {id(norm) for norm in found if isinstance(norm, nn.LayerNorm)}
+
+
+def _ends_in_norm(stack: Any, config: Any) -> bool:
+    """Whether the norm of a stack of layers from elsewhere comes behind them, and not before the first."""
+    if hasattr(stack, "layer_norm_first"):  # torchaudio
+        return not stack.layer_norm_first
+    if not hasattr(stack, "pos_conv_embed") or "conformer" in getattr(config, "model_type", ""):
+        return True
+    return getattr(config, "do_stable_layer_norm", False)

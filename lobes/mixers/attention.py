@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,13 +49,18 @@ class Prefix(NamedTuple):
     values: Tensor
     """(H, P, d)."""
 
-    def before(self, keys: Tensor, values: Tensor, visible: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Put them before keys and values (..., H, K, d) of frames, visible (..., K) to all."""
+    def before(self, keys: Tensor, values: Tensor, visible: Any) -> tuple[Tensor, Tensor, Any]:
+        """Put them before keys and values (..., H, K, d) of frames, which are visible (..., K), all of them if None.
+
+        What is visible may be numbers that are added to scores instead of true and false.
+        """
         keys, values = (
             torch.cat((mine.to(theirs.dtype).expand(*theirs.shape[:-2], -1, -1), theirs), dim=-2)
             for mine, theirs in zip(self, (keys, values), strict=True)
         )
-        return keys, values, F.pad(visible, (self.keys.shape[-2], 0), value=True)
+        if visible is None:
+            return keys, values, None
+        return keys, values, F.pad(visible, (self.keys.shape[-2], 0), value=float(visible.dtype == torch.bool))
 
 
 def positioned(

@@ -76,15 +76,87 @@ class Heard(NamedTuple):
 
 
 class Wrapper(nn.Module):
-    """A model of Hugging Face behind our contract, as simply as can be."""
+    """A model of Hugging Face behind our contract, part by part: not even its own forward is called.
 
-    def __init__(self, model: nn.Module) -> None:
+    With ``by_length`` its convolutions hear each utterance alone, as a norm over time makes necessary.
+    """
+
+    def __init__(self, model: nn.Module, by_length: bool = False) -> None:
         super().__init__()
-        self.model, self.sample_rate, self.frame_rate, self.dim = model, 16000, 400.0, DIM
+        self.model, self.by_length = model, by_length
+        self.sample_rate, self.frame_rate, self.dim = 16000, 400.0, DIM
+
+    def n_frames(self, samples: Tensor) -> Tensor:
+        """Kernels 10 and 3, strides 10 and 4."""
+        return (torch.div(samples - 30, 40, rounding_mode="floor") + 1).clamp_min(0)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> EncoderOutput:
         """(B, S), (B,) -> frames."""
-        return EncoderOutput(*through_huggingface(self.model, waveform, lengths))
+        counts = absolute_lengths(lengths, waveform.shape[1])
+        waveform = waveform.masked_fill(~frame_mask(counts, waveform.shape[1]), 0.0)
+        if self.by_length:
+            alone = [self.convolve(row[None, :count])[0] for row, count in zip(waveform, counts.tolist(), strict=True)]
+            features = nn.utils.rnn.pad_sequence(alone, batch_first=True)
+        else:
+            features = self.convolve(waveform)
+        valid = frame_mask(self.n_frames(counts), features.shape[1])
+        states: list[Tensor] = []
+        handles = [layer.register_forward_hook(partial(self.record, states)) for layer in self.blocks()]
+        last = self.transform(features, valid)
+        for handle in handles:
+            handle.remove()
+        hidden = [state.masked_fill(~valid[..., None], 0.0) for state in (*states, last)]
+        return EncoderOutput(hidden[-1], valid, hidden[:-1])
+
+    @staticmethod
+    def record(states: list[Tensor], layer: nn.Module, args: Any, output: Any) -> None:
+        """What the first layer reads, and what each gives."""
+        if not states:
+            states.append(args[0])
+        states.append(output[0] if isinstance(output, tuple) else output)
+
+    def blocks(self) -> Any:
+        """Its layers."""
+        return self.model.encoder.layers
+
+    def convolve(self, waveform: Tensor) -> Tensor:
+        """(b, s) to (b, t, C)."""
+        x = waveform[:, None]
+        for layer in self.model.feature_extractor.conv_layers:
+            x = layer(x)
+        return x.transpose(1, 2)
+
+    def transform(self, features: Tensor, valid: Tensor) -> Tensor:
+        """(B, T, C) to the last (B, T, D)."""
+        x = self.model.feature_projection(features)
+        return self.model.encoder(x, attention_mask=valid).last_hidden_state
+
+
+class TorchaudioWrapper(Wrapper):
+    """The same of torchaudio's model, the format of AVES."""
+
+    def blocks(self) -> Any:
+        """Its layers."""
+        return self.model.encoder.transformer.layers
+
+    def convolve(self, waveform: Tensor) -> Tensor:
+        """(b, s) to (b, t, C)."""
+        return self.model.feature_extractor(waveform, None)[0]
+
+    def transform(self, features: Tensor, valid: Tensor) -> Tensor:
+        """(B, T, C) to the last (B, T, D)."""
+        x = self.model.encoder.feature_projection(features).masked_fill(~valid[..., None], 0.0)
+        mask = valid[:, None, None].expand(-1, 1, valid.shape[1], -1)
+        return self.model.encoder.transformer(x, attention_mask=mask)
+
+
+def torchaudio_model() -> nn.Module:
+    """A tiny one."""
+    import torchaudio
+
+    return torchaudio.models.wav2vec2_model(
+        "layer_norm", [(12, 10, 10), (12, 3, 4)], True, DIM, 0.0, 8, 2, 2, 2, 0.0, 24, 0.0, 0.0, False, 0.0, None
+    )
 
 
 def through_huggingface(model: Any, waveform: Tensor, lengths: Tensor) -> Heard:
@@ -130,7 +202,6 @@ def foreign(kind: str, **options: Any) -> nn.Module:
         conv_dim=(12, 12),
         conv_kernel=(10, 3),
         conv_stride=(10, 4),
-        feat_extract_norm="layer",
         conv_bias=True,
         num_conv_pos_embeddings=8,
         num_conv_pos_embedding_groups=2,
@@ -139,7 +210,7 @@ def foreign(kind: str, **options: Any) -> nn.Module:
         activation_dropout=0.0,
         apply_spec_augment=False,
         layerdrop=0.5,
-        **options,
+        **{"feat_extract_norm": "layer", **options},
     )
     model = getattr(transformers, f"{kind}Model")(config)
     for parameter in model.parameters():  # as begun, its biases are zero
@@ -154,13 +225,17 @@ ENCODERS: dict[str, Callable[[], nn.Module]] = {
     "wav2vec2": partial(foreign, "Wav2Vec2", do_stable_layer_norm=True),
     "wavlm": partial(foreign, "WavLM"),
     "wrapper": lambda: Wrapper(foreign("Hubert")),
+    "by-length": lambda: Wrapper(foreign("Hubert", feat_extract_norm="group"), by_length=True),
+    "torchaudio": lambda: TorchaudioWrapper(torchaudio_model()),
 }
 #: The methods that an encoder is no repetition for: WavLM's attention is another, Wav2Vec2's norms stand elsewhere.
 OF_FEW = {
     "sdpa": ("lora", "ia3", "vera", "bitfit", "houlsby", "prompt", *ATTENTION_ONLY),
     "wavlm": ("full", "lora", "dora", "ia3", "vera", "houlsby", *ATTENTION_ONLY),
     "wav2vec2": ("full", "norms", "chapter", "prompt"),
-    "wrapper": ("lora", "chapter", "prompt", "onto", "around"),
+    "wrapper": ("lora", "prefix", "chapter", "prompt", "onto", "around"),
+    "by-length": ("chapter", "norms", "onto"),
+    "torchaudio": ("full", "lora", "conv-lora", "chapter", "prefix", "llama-2", "prompt", "onto", "around"),
     "summary": [method for method in METHODS if method not in ATTENTION_ONLY],
 }
 CASES = [(encoder, method) for encoder in ENCODERS for method in OF_FEW.get(encoder, METHODS)]
@@ -185,7 +260,9 @@ def pretrained(encoder: str) -> nn.Module:
 
 def adapted(encoder: str, method: str, trained: bool = False) -> nn.Module:
     """One of the encoders with one of the methods; if ``trained``, with an adapter that does something."""
-    module = METHODS[method].apply(pretrained(encoder))
+    module = pretrained(encoder)
+    torch.manual_seed(4)
+    METHODS[method].apply(module)
     return disturb(module) if trained else module
 
 

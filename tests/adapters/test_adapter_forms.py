@@ -311,3 +311,30 @@ def test_attention_that_knows_no_prefix_is_refused():
     with pytest.raises(ConfigError, match="attn_implementation of HubertModel is 'eager'; expected 'sdpa'"):
         PrefixTuning().apply(model)
     assert encode(model, *batch()).frames.isfinite().all()
+
+
+@pytest.mark.parametrize("method", ["prompt", "chapter", "llama", "prefix", "lora"])
+def test_gradient_checkpointing_changes_no_gradient(method):
+    gradients = []
+    for checkpointing in (False, True):
+        model = adapted("wrapper", method, trained=True).train()
+        if checkpointing:
+            model.model.activation_checkpointing_enable({"use_reentrant": False})
+        heard = encode(model, *batch())
+        (heard.frames.square().sum() + sum(layer.sum() for layer in heard.layers)).backward()
+        gradients.append([p.grad for p in model.parameters() if p.requires_grad])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_relative_positions_are_refused_by_prompts():
+    import transformers
+
+    config = transformers.Wav2Vec2ConformerConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, conv_dim=[8] * 7
+    )
+    model = transformers.Wav2Vec2ConformerModel(config)
+    with pytest.raises(ConfigError, match="Wav2Vec2ConformerModel takes no frames before its own; expected an Encoder"):
+        PromptTuning().apply(model)
+    assert roles(model)["ffn"] == 4
+    LoRA(targets=["mixer", "ffn"]).apply(model)

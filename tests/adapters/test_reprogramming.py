@@ -54,14 +54,22 @@ def test_a_clip_that_does_not_fit_is_named():
 
 
 def test_it_hears_the_rate_of_what_stands_around_the_model():
-    class Resampling(Wrapper):
+    class Resampling(torch.nn.Module):
         """Takes 8 kHz, and gives a model of 16 kHz every sample twice."""
 
-        def forward(self, waveform: torch.Tensor, lengths: torch.Tensor) -> EncoderOutput:
-            return super().forward(waveform.repeat_interleave(2, dim=1), lengths)
+        sample_rate, frame_rate = 8000, 400.0
 
-    wrapper = Resampling(pretrained("hubert"))
-    wrapper.sample_rate = 8000
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = Wrapper(pretrained("hubert"))
+
+        def n_frames(self, samples: torch.Tensor) -> torch.Tensor:
+            return self.encoder.n_frames(2 * samples)
+
+        def forward(self, waveform: torch.Tensor, lengths: torch.Tensor) -> EncoderOutput:
+            return self.encoder(waveform.repeat_interleave(2, dim=1), lengths)
+
+    wrapper = Resampling()
     plain = hear(wrapper, *batch((3200, 1500)))
     Reprogramming(seconds=0.6, place="around", offset=0.1).apply(wrapper)
     assert delta(wrapper).shape == (4800,)
@@ -85,8 +93,17 @@ def test_wrong_options_and_encoders_are_refused():
         Reprogramming(place="in")
     with pytest.raises(ConfigError, match="seconds is 1 and offset 1; expected 0 <= offset < seconds"):
         Reprogramming(offset=1.0)
-    with pytest.raises(ConfigError, match="LogMelEncoder takes no waveform; expected an Encoder"):
-        Reprogramming().apply(LogMelEncoder(LogMel()))
+    with pytest.raises(ConfigError, match="Linear takes no waveform; expected an encoder of ours"):
+        Reprogramming().apply(torch.nn.Linear(1, 1))
+    with pytest.raises(ConfigError, match="where the frames of LogMelEncoder lie is not known; expected place: onto"):
+        Reprogramming(place="around").apply(LogMelEncoder(LogMel()))
+
+
+def test_features_without_a_weight_can_be_reprogrammed():
+    encoder = LogMelEncoder(LogMel())
+    before = hear(encoder, *batch())
+    disturb(Reprogramming(seconds=0.1).apply(encoder))
+    assert not same(hear(encoder, *batch()), before)
 
 
 def test_an_encoder_of_convolutions_alone():

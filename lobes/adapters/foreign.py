@@ -1,4 +1,4 @@
-"""WavLM's attention, computed by calling its projections instead of reading their weights."""
+"""Attention of models from elsewhere, so computed that adapters are heard: WavLM's, and torchaudio's."""
 
 from __future__ import annotations
 
@@ -22,10 +22,35 @@ def call_projections(attention: Any) -> None:
     Hugging Face's hands the weights of query, key, value and out to one function of PyTorch's, so that an adapter
     around these layers does nothing, without an error. What is computed is the same, to the last bit.
     """
-    attention.torch_multi_head_self_attention = types.MethodType(_attend, attention)
+    attention.torch_multi_head_self_attention = types.MethodType(_attend_with_bias, attention)
 
 
-def _attend(
+def is_torchaudio(module: nn.Module) -> bool:
+    """Whether it is torchaudio's attention, which knows no prefix."""
+    return type(module).__name__ == "SelfAttention" and type(module).__module__.startswith("torchaudio.")
+
+
+def see_prefix(attention: Any) -> None:
+    """Have torchaudio's attention see keys and values of its ``prefix``; without one it computes what it did."""
+    attention.forward = types.MethodType(_attend, attention)
+
+
+def _attend(self: Any, x: Tensor, attention_mask: Tensor | None = None, **unused: Any) -> tuple[Tensor, None]:
+    """Scaled dot-product attention of frames (B, T, D), seeing what a mask (B, 1, T, T) has true."""
+    query, key, value = (
+        layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        for layer in (self.q_proj, self.k_proj, self.v_proj)
+    )
+    prefix = self.prefix()
+    if prefix is not None:
+        key, value, attention_mask = prefix.before(key, value, attention_mask)
+    y = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=attention_mask, dropout_p=self.dropout if self.training else 0.0
+    )
+    return self.out_proj(y.transpose(1, 2).flatten(2)), None
+
+
+def _attend_with_bias(
     self: Any, hidden_states: Tensor, attention_mask: Tensor | None, gated_position_bias: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Attention with additive position bias (Chen et al. 2022, "WavLM", eq. 1-4).
