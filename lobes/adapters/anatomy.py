@@ -46,7 +46,7 @@ _ATTENTION = {
 }
 #: Layers whose weights their owner reads without calling them: what stands in their place would not be heard.
 _READ_DIRECTLY = {MLPMixer: ("expand", "contract"), Luna: ("memory_key", "memory_value"), DepthwiseConvolution: None}
-_FRONTEND = re.compile(r"(^|\.)(feature_extractor|feature_projection|patch_embeddings)\.|^conv[12]$")
+_FRONTEND = re.compile(r"(^|\.)(feature_extractor|feature_projection|patch_embeddings)\.")
 
 
 class Layer(NamedTuple):

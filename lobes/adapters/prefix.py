@@ -93,6 +93,12 @@ def _use_interface(root: Any) -> None:
     from transformers.masking_utils import sdpa_mask
 
     implementation = root.config._attn_implementation
+    positions = getattr(root.config, "position_embeddings_type", None) or ""
+    if positions.startswith("relative"):
+        raise ConfigError(
+            f"PrefixTuning: position_embeddings_type of {type(root).__name__} is '{positions}', which gives a prefix "
+            "none; expected another encoder, or LLaMAAdapter"
+        )
     if implementation == _INTERFACE:
         return
     if implementation != "sdpa" or not root._can_set_attn_implementation():

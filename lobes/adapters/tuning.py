@@ -37,7 +37,7 @@ class _Tuning(Adaptation):
     """Tuned copies of some of the encoder's parameters, beside the pretrained ones.
 
     The norm of the output frames, which no layer passes through, is left as it is, and Hugging Face's masking vector:
-    they would have no gradient from a probe of the layers, for which DistributedDataParallel fails.
+    from a probe of the layers they would have no gradient, for which DistributedDataParallel fails.
     """
 
     mergeable: ClassVar[bool] = True
@@ -96,7 +96,7 @@ def tune(anatomy: Anatomy, name: str, chosen: Iterable[tuple[str, nn.Module, str
 
 def own_parameters(root: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     """Each pretrained parameter on which the layers depend, once if shared: owner's name, owner, name in it."""
-    skipped, seen = _output_norms(root), set()
+    skipped, seen = _unread(root), set()
     for place, module in pretrained_modules(root):
         for attribute, parameter in module.named_parameters(recurse=False):
             if id(module) not in skipped and id(parameter) not in seen and attribute != "masked_spec_embed":
@@ -104,8 +104,8 @@ def own_parameters(root: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
                 yield place, module, attribute
 
 
-def _output_norms(root: nn.Module) -> set[int]:
-    """Norms between the last layer and the frames."""
+def _unread(root: nn.Module) -> set[int]:
+    """Modules on which no layer depends: norms between the last one and the frames, positions that are not used."""
     if isinstance(root, (Encoder, EfficientNetV2)):
         return {id(root.norm)}
     stacks = [m for m in root.modules() if isinstance(getattr(m, "layers", None), nn.ModuleList)]
@@ -113,13 +113,20 @@ def _output_norms(root: nn.Module) -> set[int]:
     found = [
         getattr(m, n, None) for m in (root, *stacks) if _ends_in_norm(m, config) for n in ("layer_norm", "layernorm")
     ]
-    return {id(norm) for norm in found if isinstance(norm, nn.LayerNorm)}
+    unread = {id(norm) for norm in found if isinstance(norm, nn.LayerNorm)}
+    if _is_conformer(config):  # it has others
+        unread |= {id(part) for stack in stacks for part in getattr(stack, "pos_conv_embed", nn.Identity()).modules()}
+    return unread
 
 
 def _ends_in_norm(stack: Any, config: Any) -> bool:
     """Whether the norm of a stack of layers from elsewhere comes behind them, and not before the first."""
     if hasattr(stack, "layer_norm_first"):  # torchaudio
         return not stack.layer_norm_first
-    if not hasattr(stack, "pos_conv_embed") or "conformer" in getattr(config, "model_type", ""):
+    if not hasattr(stack, "pos_conv_embed") or _is_conformer(config):
         return True
     return getattr(config, "do_stable_layer_norm", False)
+
+
+def _is_conformer(config: Any) -> bool:
+    return "conformer" in getattr(config, "model_type", "")

@@ -25,7 +25,7 @@ from lobes.errors import ConfigError
 each = pytest.mark.parametrize(("encoder", "method"), CASES)
 few = pytest.mark.parametrize(("encoder", "method"), FEW)
 #: Learned frames among many, and far from the output, learn slowly.
-RATES = {"prompt": 1.0, "prefix": 1.0}
+RATES = {"prompt": 1.0, "prefix": 1.0, "full": 0.002}
 
 
 @each

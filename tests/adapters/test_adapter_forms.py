@@ -336,5 +336,7 @@ def test_relative_positions_are_refused_by_prompts():
     model = transformers.Wav2Vec2ConformerModel(config)
     with pytest.raises(ConfigError, match="Wav2Vec2ConformerModel takes no frames before its own; expected an Encoder"):
         PromptTuning().apply(model)
+    with pytest.raises(ConfigError, match="position_embeddings_type of Wav2Vec2ConformerModel is 'relative'"):
+        PrefixTuning().apply(model)
     assert roles(model)["ffn"] == 4
     LoRA(targets=["mixer", "ffn"]).apply(model)
