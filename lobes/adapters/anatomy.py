@@ -32,7 +32,7 @@ ROLES = {
     "ffn": "the feed-forward, both layers",
     "ffn_up": "its first, widening layer",
     "ffn_down": "its second, narrowing layer",
-    "convolution": "the convolution module of a block of ours",
+    "convolution": "the convolution module of a block, and the convolutions of EfficientNetV2, ours",
 }
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)

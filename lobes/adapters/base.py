@@ -22,8 +22,8 @@ class Adaptation(ABC):
     """A way to adapt a pretrained encoder: a frozen probe, full fine-tuning, or anything between.
 
     One key of a recipe chooses it, ``adaptation: !name:lobes.adapters.LoRA`` with its options; the recipe then says
-    ``adaptation().apply(encoder)``. The encoder may be any of ours, a speech model of Hugging Face, or a module that
-    holds one. It is changed in place and keeps its contract: same attributes, same shapes of frames, layers and
+    ``adaptation().apply(encoder)``. The encoder may be any of ours, a model of Hugging Face or torchaudio, or a module
+    that holds one. It is changed in place and keeps its contract: same attributes, same shapes of frames, layers and
     validity. Its pretrained weights never change: they are frozen, and stay beside what is learned.
 
     What every method keeps, and ``tests/adapters`` checks for each:
@@ -52,13 +52,14 @@ class Adaptation(ABC):
     def apply(self, encoder: nn.Module, name: str = "default") -> nn.Module:
         """Adapt an encoder, and leave this adapter active and everything else frozen.
 
-        Hugging Face's layer drop is switched off: a skipped layer's adapter would have no gradient, for which
-        DistributedDataParallel fails.
+        Layer drop is switched off: a skipped layer's adapter would have no gradient, for which DistributedDataParallel
+        fails.
 
         Arguments
         ---------
         encoder : nn.Module
-            Changed in place. It may have adapters already, of other names.
+            What will be called with a batch; some methods need its lengths. Changed in place. It may have adapters
+            already, of other names.
         name : str
             Of this adapter.
 
@@ -84,6 +85,8 @@ class Adaptation(ABC):
             known: Any = vars(module)
             if hasattr(known.get("config"), "layerdrop"):
                 known["config"].layerdrop = 0.0
+            if "layer_drop" in known:
+                known["layer_drop"] = 0.0
             if "_requires_grad" in known:  # else Hugging Face's convolutions keep what no gradient needs
                 known["_requires_grad"] = False
         encoder.requires_grad_(False)

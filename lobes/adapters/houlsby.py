@@ -17,7 +17,7 @@ from lobes.encoders import Block, FeedForward, MaskedConvolution
 from lobes.errors import ConfigError
 
 #: What may have a bottleneck after it, and the layer of Hugging Face's encoders that is the last of it.
-_PLACES = {"mixer": "out", "ffn": "ffn_down", "convolution": ""}
+_PLACES = {"mixer": "out", "ffn": "ffn_down", "convolution": "convolution"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,8 +80,11 @@ class AfterLayer(Site):
 
 def insert_bottlenecks(anatomy: Anatomy, name: str, method: str, targets: Sequence[str], bottleneck: int) -> None:
     """Put bottlenecks after the parts of given roles."""
+    wrong = [target for target in targets if target not in _PLACES]
+    if wrong:
+        raise ConfigError(f"{method}: target '{wrong[0]}'; expected some of {', '.join(_PLACES)}")
     if anatomy.foreign:
-        roles = [_PLACES.get(target) or target for target in targets]
+        roles = [_PLACES[target] for target in targets]
         for layer in anatomy.layers(method, roles):
             site, new = site_at(layer.module, "bottleneck_site", AfterLayer)
             weight: Any = layer.module.weight

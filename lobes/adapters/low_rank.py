@@ -31,11 +31,11 @@ class _Peft(Adaptation):
     def _insert(self, anatomy: Anatomy, name: str) -> None:
         peft = _import_peft(type(self).__name__)
         layers = self._chosen(anatomy.layers(type(self).__name__, self.targets, self._kinds))
-        kept = dict(vars(anatomy.root))
+        had = "peft_config" in vars(anatomy.root)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._inject(self._config(peft, layers), anatomy.root, name, layers)
-        if "peft_config" not in kept:
+        if not had:
             vars(anatomy.root).pop("peft_config", None)
 
     def _chosen(self, layers: list[Layer]) -> list[Layer]:
@@ -82,8 +82,7 @@ class LoRA(_Peft):
     _options: ClassVar[dict[str, Any]] = {}
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ConfigError(f"{type(self).__name__}: rank is {self.rank}; expected 1 or more")
+        _check(self)
 
     def _config(self, peft: Any, layers: list[Layer]) -> Any:
         return peft.LoraConfig(
@@ -184,6 +183,9 @@ class VeRA(_Peft):
     seed: int = 0
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        _check(self)
+
     def _config(self, peft: Any, layers: list[Layer]) -> Any:
         return peft.VeraConfig(
             r=self.rank,
@@ -214,9 +216,16 @@ class VeRA(_Peft):
                     container[key] = known[key]
 
 
+def _check(method: LoRA | VeRA) -> None:
+    if method.rank < 1 or not 0 <= method.dropout < 1:
+        raise ConfigError(
+            f"{type(method).__name__}: rank is {method.rank} and dropout {method.dropout}; expected 1 or more, 0 to 1"
+        )
+
+
 def _import_peft(method: str) -> Any:
     try:
         import peft
     except ImportError as error:
-        raise ConfigError(f"{method}: the package peft is missing; pip install 'lobes[adapters]'") from error
+        raise ConfigError(f"{method}: the package peft is missing; pip install -e '.[adapters]'") from error
     return peft

@@ -60,21 +60,26 @@ class TunedParameters(Site):
 
     def __init__(self) -> None:
         super().__init__()
-        self._owners: dict[str, tuple[nn.Module, str]] = {}
+        self._owned: list[tuple[str, Any, str]] = []
 
     def add(self, name: str, chosen: Iterable[tuple[str, nn.Module, str]]) -> None:
         """Copy parameters for an adapter: the name of each owner, itself, and the parameter's name in it."""
-        copies = nn.ParameterDict()
+        copies, keys = nn.ParameterDict(), dict[int, str]()
         for place, owner, attribute in chosen:
-            key = f"{place}.{attribute}".replace(".base_layer", "").replace(".", "/")
-            self._owners[key] = (owner, attribute)
-            copies[key] = nn.Parameter(owner._parameters[attribute].detach().clone())  # type: ignore[union-attr]
+            pretrained: Any = owner._parameters[attribute]
+            written = f"{place}.{attribute}".replace(".base_layer", "").replace(".", "/")
+            # What two owners share has one copy, of the first one's name.
+            key = keys.setdefault(id(pretrained), written)
+            if key == written:
+                copies[key] = nn.Parameter(pretrained.detach().clone())
+            if (key, owner, attribute) not in self._owned:
+                self._owned.append((key, owner, attribute))
         self.adapters[name] = copies
 
     def activate(self, name: str | None) -> None:
         """Have the owners find the copies of that adapter, and else the pretrained parameters."""
         super().activate(name)
-        for key, (owner, attribute) in self._owners.items():
+        for key, owner, attribute in self._owned:
             # What stands in an object's own dictionary is found before a module's parameters are looked up.
             if self.working is not None and key in self.working:
                 vars(owner)[attribute] = self.working[key]
@@ -83,9 +88,9 @@ class TunedParameters(Site):
 
     def merge(self) -> None:
         """Give the pretrained parameters the values of the copies that work."""
-        for key, (owner, attribute) in self._owners.items():
+        for key, owner, attribute in self._owned:
             if self.working is not None and key in self.working:
-                owner._parameters[attribute].data.copy_(self.working[key].data)  # type: ignore[union-attr]
+                owner._parameters[attribute].data.copy_(self.working[key].data)
 
 
 def is_peft(module: nn.Module) -> bool:

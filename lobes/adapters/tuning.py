@@ -58,8 +58,8 @@ class FullFineTuning(_Tuning):
     """Everything trains, from the waveform on.
 
     The tuned parameters are copies beside the pretrained ones, so that the pretrained encoder is still there to be
-    compared with (`set_active` with None): the memory of twice the weights, and nothing in time. `merge_adapter` drops
-    the pretrained ones.
+    compared with (`set_active` with None): it costs their memory, and no time. `merge_adapter` drops the pretrained
+    ones.
     """
 
     def _wants(self, module: nn.Module, attribute: str) -> bool:
@@ -95,12 +95,11 @@ def tune(anatomy: Anatomy, name: str, chosen: Iterable[tuple[str, nn.Module, str
 
 
 def own_parameters(root: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    """Each pretrained parameter on which the layers depend, once if shared: owner's name, owner, name in it."""
-    skipped, seen = _unread(root), set()
+    """The pretrained parameters on which the layers depend: their owner's name, the owner, their name in it."""
+    skipped = _unread(root)
     for place, module in pretrained_modules(root):
-        for attribute, parameter in module.named_parameters(recurse=False):
-            if id(module) not in skipped and id(parameter) not in seen and attribute != "masked_spec_embed":
-                seen.add(id(parameter))
+        for attribute, _ in module.named_parameters(recurse=False):
+            if id(module) not in skipped and attribute != "masked_spec_embed":
                 yield place, module, attribute
 
 

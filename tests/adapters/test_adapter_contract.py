@@ -9,6 +9,7 @@ import torch
 from adapter_cases import ATTENTION_ONLY, CASES, FEW, METHODS, adapted, batch, disturb, encode, hear, pretrained, same
 
 from lobes.adapters import (
+    Houlsby,
     LLaMAAdapter,
     LoRA,
     PrefixTuning,
@@ -201,8 +202,10 @@ def test_wrong_options_and_targets_are_refused_and_change_nothing():
         LoRA(targets=["query"]).apply(module)
     with pytest.raises(ConfigError, match="target 'attention' is no role; expected some of frontend, mixer"):
         LoRA(targets=["attention"]).apply(module)
-    with pytest.raises(ConfigError, match="rank is 0"):
+    with pytest.raises(ConfigError, match="rank is 0 and dropout 0.0; expected 1 or more"):
         LoRA(rank=0)
+    with pytest.raises(ConfigError, match="target 'query'; expected some of mixer, ffn, convolution"):
+        Houlsby(targets=["query"]).apply(module)
     with pytest.raises(ConfigError, match="length is 0"):
         PrefixTuning(length=0)
     with pytest.raises(ConfigError, match="layers is 3; expected at most the encoder's 2"):

@@ -14,11 +14,13 @@ from torch.nn import functional as F
 from lobes.adapters import (
     BitFit,
     ConvLoRA,
+    FullFineTuning,
     Houlsby,
     LLaMAAdapter,
     LoRA,
     PrefixTuning,
     PromptTuning,
+    merge_adapter,
     roles,
     set_active,
 )
@@ -340,3 +342,17 @@ def test_relative_positions_are_refused_by_prompts():
         PrefixTuning().apply(model)
     assert roles(model)["ffn"] == 4
     LoRA(targets=["mixer", "ffn"]).apply(model)
+
+
+def test_a_parameter_of_two_owners_has_one_copy():
+    encoder = small(partial(SDPA, num_heads=2), block=PlainBlock)
+    encoder.blocks[1].ffn.project.weight = encoder.blocks[0].ffn.project.weight
+    before = hear(encoder, *batch())
+    FullFineTuning().apply(encoder)
+    assert encoder.blocks[1].ffn.project.weight is encoder.blocks[0].ffn.project.weight
+    assert same(hear(encoder, *batch()), before)
+    disturb(encoder)
+    changed = hear(encoder, *batch())
+    assert not same(changed, before)
+    merge_adapter(encoder)
+    assert same(hear(encoder, *batch()), changed)

@@ -104,7 +104,7 @@ def test_without_peft_the_command_to_install_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     encoder = Encoder(LogMel(), StackingStem(80, 16), 16, 1, SDPA)
     for method in (LoRA(), DoRA(), IA3(), VeRA()):
-        with pytest.raises(ConfigError, match=r"the package peft is missing; pip install 'lobes\[adapters\]'"):
+        with pytest.raises(ConfigError, match=r"the package peft is missing; pip install -e '.\[adapters\]'"):
             method.apply(encoder)
     assert "no adapters" in summary(encoder)
     Houlsby().apply(encoder)
