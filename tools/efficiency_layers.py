@@ -19,6 +19,7 @@ from lobes.encoders import FeedForward
 from lobes.errors import ConfigError
 from lobes.evaluation.cost import PeakMemory, counted_macs, time_in_turns
 from lobes.mixers import SDPA, TokenMixer
+from lobes.mixers.attention import Prefix
 
 REFERENCE = "SDPA"
 # What mixers have to reach, against SDPA: times its speed at each length, and by what factor memory may grow from the
@@ -31,7 +32,7 @@ LINEAR_MEMORY = (4000, 16000, 3.0, 5.0)
 class UnfusedAttention(SDPA):
     """The same attention as three operations, which keeps T² weights per head: what published gains are measured by."""
 
-    def _attend_whole(self, query: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
+    def _attend_whole(self, query: Tensor, key: Tensor, value: Tensor, valid: Tensor, prefix: Prefix | None) -> Tensor:
         scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
         return scores.masked_fill_(~valid[:, None, None, :], float("-inf")).softmax(-1) @ value
 

@@ -70,6 +70,9 @@ class Block(nn.Module, ABC):
     ----------
     mixer : TokenMixer
         The one that it was built over.
+    after : nn.Module, optional
+        What the output of each branch's part passes through, frame by frame: ``after(number of the branch, y)``. None
+        but where `lobes.adapters` has put something here.
 
     Arguments
     ---------
@@ -88,6 +91,7 @@ class Block(nn.Module, ABC):
     """
 
     mixer: TokenMixer
+    after: nn.Module | None
 
     def __init__(
         self,
@@ -100,6 +104,7 @@ class Block(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.dim, self.dropout = dim, dropout
+        self.register_module("after", None)
         self._build(mixer, round(dim * ffn_factor), kernel, causal)
 
     @abstractmethod
@@ -112,8 +117,9 @@ class Block(nn.Module, ABC):
 
     def forward(self, x: Tensor, valid: Tensor, chunks: Chunks | None = None) -> Tensor:
         """(B, T, D), (B, T) -> (B, T, D)."""
-        for scale, norm, part in self.branches():
-            y = F.dropout(part(norm(x) if norm else x, valid, chunks), self.dropout, self.training)
+        for number, (scale, norm, part) in enumerate(self.branches()):
+            y = part(norm(x) if norm else x, valid, chunks)
+            y = F.dropout(y if self.after is None else self.after(number, y), self.dropout, self.training)
             x = x + (y if scale == 1 else scale * y)
         return x
 
@@ -134,10 +140,11 @@ class Block(nn.Module, ABC):
     def step(self, x: Tensor, valid: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
         """The next chunk (B, t, D) of each stream, and the new state."""
         states = []
-        for (scale, norm, part), before in zip(self.branches(), state, strict=True):
-            y, after = part.step(norm(x) if norm else x, valid, before)
+        for number, ((scale, norm, part), before) in enumerate(zip(self.branches(), state, strict=True)):
+            y, new = part.step(norm(x) if norm else x, valid, before)
+            y = y if self.after is None else self.after(number, y)
             x = x + (y if scale == 1 else scale * y)
-            states.append(after)
+            states.append(new)
         return x, tuple(states)
 
     def macs(self, n_frames: int) -> int:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lobes.encoders.block import Block, ConformerBlock
 from lobes.encoders.features import LogMel
@@ -25,6 +27,11 @@ class EncoderOutput(NamedTuple):
     """(B, T), bool, true at real frames."""
     layers: list[Tensor]
     """(B, T, D) each: the stem's output, then each block's, zero where not valid."""
+
+    def between(self, start: int, stop: int | None = None) -> EncoderOutput:
+        """Of the frames from ``start`` to before ``stop`` alone."""
+        part = slice(start, stop)
+        return EncoderOutput(self.frames[:, part], self.valid[:, part], [layer[:, part] for layer in self.layers])
 
 
 class EncoderState(NamedTuple):
@@ -65,6 +72,12 @@ class Encoder(nn.Module):
     causal : bool
         Whether the convolutions look at the past only; give the mixer its own ``causal`` option.
 
+    Attributes
+    ----------
+    prompts : nn.Module, optional
+        Gives frames (B, P, D) to put before those of the stem (B, T, D), real frames to every block; they are taken
+        away at the end. None but where `lobes.adapters` has put something here.
+
     Example
     -------
     >>> import torch
@@ -100,6 +113,8 @@ class Encoder(nn.Module):
                 f"expected {features.n_mels} (features.n_mels) to {dim} (dim)"
             )
         self.features, self.stem, self.dim = features, stem, dim
+        self.prompts: nn.Module | None
+        self.register_module("prompts", None)
         rates = [1] * depth if rates is None else list(rates)
         if len(rates) != depth or min(rates, default=1) < 1:
             raise ConfigError(
@@ -140,6 +155,14 @@ class Encoder(nn.Module):
         """From features (B, T', F) and their validity on; what a pretext task that masks features calls."""
         chunks = self.checked(chunks)
         x, valid = self.stem(features, valid)
+        if self.prompts is None:
+            return self._through_blocks(x, valid, chunks)
+        prompts = self.prompts(x)
+        n_prompts = prompts.shape[1]
+        valid = F.pad(valid, (n_prompts, 0), value=True)
+        return self._through_blocks(torch.cat((prompts, x), dim=1), valid, chunks).between(n_prompts)
+
+    def _through_blocks(self, x: Tensor, valid: Tensor, chunks: Chunks | None) -> EncoderOutput:
         padded = ~valid[..., None]
         layers = [x]
         for block in self.blocks:
@@ -199,6 +222,8 @@ class Encoder(nn.Module):
                 name = type(cast(Block, block).mixer).__name__
                 can = ", ".join(mixers_that("streamable"))
                 raise ConfigError(f"Encoder: mixer {name} of block {number} cannot stream; build it with one of {can}")
+        if needs := self._needs_whole():
+            raise ConfigError(f"Encoder: {needs}")
         if chunks.size < 1 or chunks.size % self.granularity:
             raise ConfigError(
                 f"Encoder: chunks of {chunks.size} frames; expected a multiple of {self.granularity} "
@@ -209,7 +234,12 @@ class Encoder(nn.Module):
     @property
     def streamable(self) -> bool:
         """Whether it works in chunks; to stream from audio on, its features have to stream too."""
-        return all(cast(Block, block).streamable for block in self.blocks)
+        return all(cast(Block, block).streamable for block in self.blocks) and not self._needs_whole()
+
+    def _needs_whole(self) -> str:
+        """Why something inside needs whole utterances, in its own words (``needs_whole``); empty if nothing does."""
+        reasons = (getattr(module, "needs_whole", "") for module in self.modules())
+        return next(filter(None, reasons), "")
 
     @property
     def granularity(self) -> int:

@@ -1,8 +1,9 @@
-"""What attention mixers share: rotary positions, and attention within windows at linear cost."""
+"""What attention mixers share: rotary positions, prefixes, and attention within windows at linear cost."""
 
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,8 +41,63 @@ def rotate(x: Tensor, start: int = 0, base: float = 10000.0) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
+class Prefix(NamedTuple):
+    """Keys and values that every query sees, wherever it is: those of `lobes.adapters.PrefixTuning`."""
+
+    keys: Tensor
+    """(H, P, d)."""
+    values: Tensor
+    """(H, P, d)."""
+
+    def before(self, keys: Tensor, values: Tensor, visible: Any) -> tuple[Tensor, Tensor, Any]:
+        """Put them before keys and values (..., H, K, d) of frames, which are visible (..., K), all of them if None.
+
+        What is visible may be numbers that are added to scores instead of true and false.
+        """
+        keys, values = (
+            torch.cat((mine.to(theirs.dtype).expand(*theirs.shape[:-2], -1, -1), theirs), dim=-2)
+            for mine, theirs in zip(self, (keys, values), strict=True)
+        )
+        if visible is None:
+            return keys, values, None
+        return keys, values, F.pad(visible, (self.keys.shape[-2], 0), value=float(visible.dtype == torch.bool))
+
+
+def positioned(
+    query: Tensor, key: Tensor, prefix: Prefix | None, start: int = 0
+) -> tuple[Tensor, Tensor, Prefix | None]:
+    """Queries and keys (B, H, T, d) rotated to their positions, and the prefix fit to be put before them.
+
+    A prefix has no position: its keys must meet queries that are not rotated. So both become twice as wide: frames'
+    keys are zero in the second half, which is where the plain queries are, and the prefix' keys in the first.
+
+    Arguments
+    ---------
+    query, key : Tensor
+        (B, H, T, d); the queries are the last ones, from position ``start`` on.
+    prefix : Prefix, optional
+        Without one, nothing becomes wider.
+    start : int
+        Position of the first query; that of the first key is 0.
+    """
+    rotated, keys = rotate(query, start), rotate(key)
+    if prefix is None:
+        return rotated, keys, None
+    width = query.shape[-1]
+    # Attention divides by the root of the width, which is that of both halves.
+    wide = math.sqrt(2.0) * torch.cat((rotated, query), dim=-1)
+    return wide, F.pad(keys, (0, width)), prefix._replace(keys=F.pad(prefix.keys, (width, 0)))
+
+
 def windowed_attention(
-    query: Tensor, key: Tensor, value: Tensor, valid: Tensor, left: int, size: int, dropout: float = 0.0
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    valid: Tensor,
+    left: int,
+    size: int,
+    dropout: float = 0.0,
+    prefix: Prefix | None = None,
 ) -> Tensor:
     """Attention of each frame to its chunk and the ``left`` frames before the chunk, at a cost linear in T.
 
@@ -60,6 +116,8 @@ def windowed_attention(
         Frames of a chunk; 1 is causal attention.
     dropout : float
         Dropout of the weights.
+    prefix : Prefix, optional
+        What every frame sees besides.
 
     Returns
     -------
@@ -77,7 +135,7 @@ def windowed_attention(
     chunk = torch.div(of_query, size, rounding_mode="floor") * size
     of_key = torch.arange(2 * block, device=query.device)
     visible = (of_key >= chunk - left) & (of_key < chunk + size) & known.transpose(-1, -2)
-    return attend_blocks(blocks(query, block), keys, values, visible, dropout)[:, :, :n_frames]
+    return attend_blocks(blocks(query, block), keys, values, visible, dropout, prefix)[:, :, :n_frames]
 
 
 def window_block(n_frames: int, left: int, size: int) -> int:
@@ -99,7 +157,9 @@ def pair_blocks(x: Tensor, after: bool = False) -> Tensor:
     return torch.cat(parts, dim=3)
 
 
-def attend_blocks(query: Tensor, keys: Tensor, values: Tensor, visible: Tensor, dropout: float) -> Tensor:
+def attend_blocks(
+    query: Tensor, keys: Tensor, values: Tensor, visible: Tensor, dropout: float, prefix: Prefix | None = None
+) -> Tensor:
     """Attention within blocks.
 
     Arguments
@@ -112,6 +172,8 @@ def attend_blocks(query: Tensor, keys: Tensor, values: Tensor, visible: Tensor, 
         (B, n, 1, w or 1, k), bool.
     dropout : float
         Dropout of the weights.
+    prefix : Prefix, optional
+        What every frame sees besides.
 
     Returns
     -------
@@ -119,6 +181,8 @@ def attend_blocks(query: Tensor, keys: Tensor, values: Tensor, visible: Tensor, 
         (B, H, n w, d).
     """
     batch = query.shape[0]
+    if prefix is not None:
+        keys, values, visible = prefix.before(keys, values, visible)
     # A query with nothing to see would be 0/0: let it see all, its output is dropped.
     visible = visible | ~visible.any(-1, keepdim=True)
     query, keys, values, visible = (t.flatten(0, 1) for t in (query, keys, values, visible))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lobes.errors import ConfigError
-from lobes.mixers.attention import attend_blocks, blocks, pair_blocks
+from lobes.mixers.attention import Prefix, attend_blocks, blocks, pair_blocks
 from lobes.mixers.sdpa import SDPA
 
 
@@ -54,9 +54,9 @@ class LocalSDPA(SDPA):
         n_blocks = -(-n_frames // self.window)
         return 4 * n_frames * self.dim**2 + 6 * n_blocks * self.window**2 * self.dim
 
-    def _attend_whole(self, query: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
+    def _attend_whole(self, query: Tensor, key: Tensor, value: Tensor, valid: Tensor, prefix: Prefix | None) -> Tensor:
         keys, values, known = (
             pair_blocks(blocks(part, self.window), after=True) for part in (key, value, valid[:, None, :, None])
         )
-        y = attend_blocks(blocks(query, self.window), keys, values, known.transpose(-1, -2), self._dropout)
+        y = attend_blocks(blocks(query, self.window), keys, values, known.transpose(-1, -2), self._dropout, prefix)
         return y[:, :, : query.shape[2]]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lobes.errors import ConfigError
-from lobes.mixers.attention import rotate, window_block, windowed_attention
+from lobes.mixers.attention import Prefix, positioned, window_block, windowed_attention
 from lobes.mixers.base import Chunks, TokenMixer
 
 
@@ -41,6 +41,12 @@ class SDPA(TokenMixer):
     dropout : float
         Dropout of attention weights in training.
 
+    Attributes
+    ----------
+    prefix : nn.Module, optional
+        Gives a `Prefix`, or None: keys and values that every frame sees besides. None but where `lobes.adapters` has
+        put something here.
+
     Example
     -------
     >>> mixer = SDPA(8, num_heads=2)
@@ -60,6 +66,8 @@ class SDPA(TokenMixer):
         self.causal = causal
         # torch.export pins the number of windows: their step is exported instead.
         self.exportable = not causal
+        self.prefix: nn.Module | None
+        self.register_module("prefix", None)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
@@ -67,13 +75,13 @@ class SDPA(TokenMixer):
         """Attend over each utterance's real frames. Shapes: (B, T, D), (B, T) -> (B, T, D)."""
         chunks = self._checked(chunks)
         query, key, value = self._heads(x, valid)
-        query, key = rotate(query), rotate(key)
+        query, key, prefix = positioned(query, key, self._prefix())
         if self.causal or chunks is not None:
             size = 1 if self.causal or chunks is None else chunks.size
             left = self._left(chunks.left if chunks else None)
-            y = windowed_attention(query, key, value, valid, left, size, self._dropout)
+            y = windowed_attention(query, key, value, valid, left, size, self._dropout, prefix)
             return self._project(y, valid)
-        return self._project(self._attend_whole(query, key, value, valid), valid)
+        return self._project(self._attend_whole(query, key, value, valid, prefix), valid)
 
     def init_state(self, batch: int, left: int | None = None) -> SDPAState:
         """An empty past for ``batch`` streams; see `TokenMixer.init_state`."""
@@ -88,14 +96,14 @@ class SDPA(TokenMixer):
         known = torch.cat((state.valid, valid), dim=1)
         kept = state.keys.shape[2]
         # Rotating from the start of the window, not of the stream, keeps the angles small for ever.
-        rotated = rotate(query, start=kept)
+        rotated, rotated_keys, prefix = positioned(query, keys, self._prefix(), start=kept)
         visible = known[:, None, None, :]
         if self.causal:
             behind = (
                 torch.arange(x.shape[1], device=x.device)[:, None] + kept - torch.arange(keys.shape[2], device=x.device)
             )
             visible = visible & (behind >= 0) & (behind <= kept)
-        y = self._project(_attend(rotated, rotate(keys), values, visible, 0.0), valid)
+        y = self._project(_attend(rotated, rotated_keys, values, visible, 0.0, prefix), valid)
         last = slice(keys.shape[2] - kept, None)
         return y, SDPAState(keys[:, :, last], values[:, :, last], known[:, last])
 
@@ -118,6 +126,9 @@ class SDPA(TokenMixer):
     def _left(self, left: int | None) -> int:
         return self.left_context if left is None else min(self.left_context, left)
 
+    def _prefix(self) -> Prefix | None:
+        return None if self.prefix is None else self.prefix()
+
     def _heads(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # A weight of zero does not silence a padded NaN: 0 · NaN is NaN.
         x = x.masked_fill(~valid[..., None], 0.0)
@@ -125,14 +136,18 @@ class SDPA(TokenMixer):
         query, key, value = split.permute(2, 0, 3, 1, 4)
         return query, key, value
 
-    def _attend_whole(self, query: Tensor, key: Tensor, value: Tensor, valid: Tensor) -> Tensor:
-        return _attend(query, key, value, valid[:, None, None, :], self._dropout)
+    def _attend_whole(self, query: Tensor, key: Tensor, value: Tensor, valid: Tensor, prefix: Prefix | None) -> Tensor:
+        return _attend(query, key, value, valid[:, None, None, :], self._dropout, prefix)
 
     def _project(self, y: Tensor, valid: Tensor) -> Tensor:
         return self.out(y.transpose(1, 2).flatten(2)).masked_fill(~valid[..., None], 0.0)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, dropout: float) -> Tensor:
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, visible: Tensor, dropout: float, prefix: Prefix | None
+) -> Tensor:
+    if prefix is not None:
+        key, value, visible = prefix.before(key, value, visible)
     # A query with nothing to see (an utterance of no frames) would be 0/0: let it see all, its output is dropped.
     visible = visible | ~visible.any(-1, keepdim=True)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)

@@ -24,12 +24,13 @@ class Downstream(nn.Module):
         Weighted layer sum and head.
     frozen : bool, optional
         Whether the encoder's weights stay as they are; `lobes.training.Brain` then keeps it in evaluation mode. None
-        leaves that as it is, as an adapter has set it.
+        for an encoder that `lobes.adapters` has adapted, which knows what of it trains.
     """
 
     def __init__(self, encoder: nn.Module, probe: Probe, frozen: bool | None = True) -> None:
         super().__init__()
-        self.encoder, self.probe = encoder if frozen is None else encoder.requires_grad_(not frozen), probe
+        self.encoder = encoder if frozen is None else encoder.requires_grad_(not frozen)
+        self.probe = probe
 
     def forward(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Logits of a batch, with the validity of its frames.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import soundfile
-from recipe_runner import SMALL, skipped, steps, train
+from recipe_runner import SMALL, skipped, steps, train, untrained_encoder
 
 from lobes.dataio import read_manifest
 from lobes.errors import DataError
@@ -101,3 +101,22 @@ def test_skipped_clips_are_listed(danum, tmp_path):
     result = train("Gibbons/call_type", tmp_path / "run", f"--data_folder={folder}", LOGMEL, CLASSES)
     assert result["metric"]["n_items"] == 54
     assert list(skipped(tmp_path / "run" / "manifests")) == ["duet_S10_20180620_080003_9.5_10.5_.wav"]
+
+
+@pytest.mark.parametrize("method", ["LoRA(rank=2)", "FullFineTuning()", "BitFit()"])
+def test_one_switch_chooses_how_the_encoder_is_tuned(danum, tmp_path, method):
+    name, options = method.rstrip(")").split("(")
+    tag = f"--adaptation=!name:lobes.adapters.{name}" + (f" {{{options.replace('=', ': ')}}}" if options else "")
+    folder = untrained_encoder(tmp_path / "encoder", dim=32, depth=1)
+    given = (f"--data_folder={danum(kinds=('duet', 'noise'), clips=2)}", f"--encoder={folder}", "--untrained=True")
+    given += ("--classes=[duet, noise]", "--epochs=2", "--train_loader.batch_seconds=4", tag)
+    result = train("Gibbons/call_type", tmp_path / "run", *given, hparams="tune.yaml")
+    encoder = load_encoder(folder, untrained=True)
+    own = sum(p.numel() for p in encoder.parameters())
+    trained = result["cost"]["parameters_trained"]
+    head = 2 * 32 * 2 + 2 + 2
+    if name == "FullFineTuning":
+        assert trained == own + head
+    else:
+        assert head < trained < 0.3 * own
+    assert result["metric"]["n_items"] == 12 and result["other_metrics"]["background_value"] is not None
