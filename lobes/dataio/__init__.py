@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lobes.dataio.audio import AudioError, AudioInfo, audio_info, check_audio, read_audio, resample
+from lobes.dataio.blocks import Recording, WindowBatch, prefetch, window_batches
 from lobes.dataio.datasets import AudioDataset, audio_dataset, collate, merge_manifests
 from lobes.dataio.folders import data_root
 from lobes.dataio.manifest import Manifest, data_checksum, read_manifest, validate_splits, write_manifest
@@ -18,6 +19,8 @@ __all__ = [
     "Clip",
     "GlobalBatchSampler",
     "Manifest",
+    "Recording",
+    "WindowBatch",
     "audio_dataset",
     "audio_info",
     "check_audio",
@@ -27,6 +30,7 @@ __all__ = [
     "find_audio",
     "leave_one_group_out",
     "merge_manifests",
+    "prefetch",
     "read_audio",
     "read_manifest",
     "resample",
@@ -35,5 +39,6 @@ __all__ = [
     "take_clips",
     "take_hours",
     "validate_splits",
+    "window_batches",
     "write_manifest",
 ]
