@@ -5,8 +5,28 @@ Nothing here knows a model: everything starts from per-item records (see `lobes.
 
 from __future__ import annotations
 
+from lobes.evaluation.event_matching import collar, confusion, events_by_file, overlap
+from lobes.evaluation.event_metrics import (
+    average_precision,
+    event_f1,
+    event_f1_macro,
+    event_precision,
+    event_recall,
+    event_records,
+    intersection_f1,
+    intersection_f1_macro,
+    intersection_records,
+    mean_average_precision,
+    precision_recall,
+    scored_records,
+    segment_f1,
+    segment_f1_macro,
+    segment_records,
+)
+from lobes.evaluation.events import EventFinder, EventRule, OverlapAverage, find_events
 from lobes.evaluation.metrics import Metric, accuracy, cer, eer, mean_metric, ratio_metric, uar, wer
 from lobes.evaluation.plots import inline_svg, layer_weights_figure, loss_figure, results_figure, save_figure
+from lobes.evaluation.psds import PSDS, psds
 from lobes.evaluation.records import char_errors, edit_counts, label_records, trial_records, word_errors
 from lobes.evaluation.report import write_report
 from lobes.evaluation.results import append_row, read_result, read_rows, result_row, write_result
@@ -20,35 +40,63 @@ from lobes.evaluation.statistics import (
     sign_flip_test,
 )
 from lobes.evaluation.tables import markdown_table, update_file, update_text
+from lobes.evaluation.thresholds import OperatingPoint, tune_rules
 
 __all__ = [
     "Comparison",
+    "EventFinder",
+    "EventRule",
     "Interval",
     "Metric",
+    "OperatingPoint",
+    "OverlapAverage",
+    "PSDS",
     "accuracy",
     "append_row",
+    "average_precision",
     "bootstrap_interval",
     "cer",
     "char_errors",
+    "collar",
+    "confusion",
     "edit_counts",
     "eer",
+    "event_f1",
+    "event_f1_macro",
+    "event_precision",
+    "event_recall",
+    "event_records",
+    "events_by_file",
+    "find_events",
     "holm",
     "inline_svg",
+    "intersection_f1",
+    "intersection_f1_macro",
+    "intersection_records",
     "label_records",
     "layer_weights_figure",
     "loss_figure",
     "markdown_table",
     "mcnemar",
+    "mean_average_precision",
     "mean_metric",
+    "overlap",
     "paired_bootstrap",
+    "precision_recall",
+    "psds",
     "ratio_metric",
     "read_result",
     "read_rows",
     "result_row",
     "results_figure",
     "save_figure",
+    "scored_records",
+    "segment_f1",
+    "segment_f1_macro",
+    "segment_records",
     "sign_flip_test",
     "trial_records",
+    "tune_rules",
     "uar",
     "update_file",
     "update_text",

@@ -166,7 +166,14 @@ uar = Metric("uar", ["target", "prediction"], _uar, bounds=(0.0, 1.0), higher_is
 #: points around it (tied scores are one point); NaN without targets or without non-targets; reads `trial_records`.
 eer = Metric("eer", ["target", "score"], _eer, bounds=(0.0, 1.0))
 
+#: Of detected events; `lobes.evaluation.event_metrics` has them.
+EVENT_METRICS = frozenset(
+    {
+        *(f"{kind}_f1{macro}" for kind in ("event", "intersection", "segment") for macro in ("", "_macro")),
+        *("event_precision", "event_recall", "average_precision", "mean_average_precision"),
+    }
+)
 #: Metrics that tables and plots show in percent.
-PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer"})
+PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer"}) | EVENT_METRICS
 #: Those in which more is better, by name: what tables and plots know of a metric read back from a file.
-HIGHER_IS_BETTER = frozenset({"accuracy", "uar"})
+HIGHER_IS_BETTER = frozenset({"accuracy", "uar"}) | EVENT_METRICS
