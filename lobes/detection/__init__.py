@@ -1,0 +1,18 @@
+"""Detectors of calls in recordings of any length: built, saved, loaded, and run over folders."""
+
+from __future__ import annotations
+
+from lobes.detection.detector import Detector, frame_loss, frame_targets
+from lobes.detection.folder import detector_checksum, load_detector, save_detector
+from lobes.detection.scoring import detect_recording, score_recording
+
+__all__ = [
+    "Detector",
+    "detect_recording",
+    "detector_checksum",
+    "frame_loss",
+    "frame_targets",
+    "load_detector",
+    "save_detector",
+    "score_recording",
+]
