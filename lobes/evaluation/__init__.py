@@ -5,6 +5,7 @@ Nothing here knows a model: everything starts from per-item records (see `lobes.
 
 from __future__ import annotations
 
+from lobes.evaluation.activity import Heard, NamePattern, calls_per_hour
 from lobes.evaluation.event_matching import collar, confusion, events_by_file, overlap
 from lobes.evaluation.event_metrics import (
     average_precision,
@@ -22,6 +23,13 @@ from lobes.evaluation.event_metrics import (
     segment_f1,
     segment_f1_macro,
     segment_records,
+)
+from lobes.evaluation.event_plots import (
+    activity_figure,
+    confusion_figure,
+    embedding_figure,
+    embedding_map,
+    precision_recall_figure,
 )
 from lobes.evaluation.events import EventFinder, EventRule, OverlapAverage, find_events
 from lobes.evaluation.metrics import Metric, accuracy, cer, eer, mean_metric, ratio_metric, uar, wer
@@ -46,21 +54,28 @@ __all__ = [
     "Comparison",
     "EventFinder",
     "EventRule",
+    "Heard",
     "Interval",
     "Metric",
+    "NamePattern",
     "OperatingPoint",
     "OverlapAverage",
     "PSDS",
     "accuracy",
+    "activity_figure",
     "append_row",
     "average_precision",
     "bootstrap_interval",
+    "calls_per_hour",
     "cer",
     "char_errors",
     "collar",
     "confusion",
+    "confusion_figure",
     "edit_counts",
     "eer",
+    "embedding_figure",
+    "embedding_map",
     "event_f1",
     "event_f1_macro",
     "event_precision",
@@ -83,6 +98,7 @@ __all__ = [
     "overlap",
     "paired_bootstrap",
     "precision_recall",
+    "precision_recall_figure",
     "psds",
     "ratio_metric",
     "read_result",

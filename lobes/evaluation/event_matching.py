@@ -8,16 +8,19 @@ are set by `functools.partial`, or by `!name:` in YAML.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lobes.dataio.annotations import Annotation
 from lobes.errors import DataError
+
+if TYPE_CHECKING:
+    from lobes.dataio.annotations import Annotation
 
 Times = NDArray[np.float64]
 Criterion = Callable[[Times, Times], NDArray[np.bool_]]
-Events = Mapping[str, Sequence[Annotation]]
+Events = Mapping[str, Sequence["Annotation"]]
 
 #: Seconds that rounding may add to a difference of two times.
 _SLACK = 1e-9
@@ -155,6 +158,7 @@ def events_by_file(events: Iterable[Annotation], files: Iterable[str] = ()) -> d
 
     Example
     -------
+    >>> from lobes.dataio.annotations import Annotation
     >>> list(events_by_file([Annotation(0.0, 1.0, "duet", file="b.wav")], ["a.wav", "b.wav"]))
     ['a.wav', 'b.wav']
     """

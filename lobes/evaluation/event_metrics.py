@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lobes.dataio.annotations import Annotation
 from lobes.evaluation.event_matching import (
     Criterion,
     Events,
@@ -30,6 +29,9 @@ from lobes.evaluation.event_matching import (
 )
 from lobes.evaluation.metrics import Metric
 from lobes.evaluation.records import Record, Table
+
+if TYPE_CHECKING:
+    from lobes.dataio.annotations import Annotation
 
 Counts = tuple[int, int, int]  # true positives, false positives, false negatives
 _SLACK = 1e-9
@@ -65,6 +67,7 @@ def event_records(
 
     Example
     -------
+    >>> from lobes.dataio.annotations import Annotation
     >>> truth = {"a.wav": [Annotation(1.0, 2.0, "duet"), Annotation(5.0, 6.0, "duet")]}
     >>> found = {"a.wav": [Annotation(1.1, 2.1, "duet")]}
     >>> round(event_f1(event_records(truth, found)), 3)
@@ -97,6 +100,7 @@ def intersection_records(
 
     Example
     -------
+    >>> from lobes.dataio.annotations import Annotation
     >>> truth = {"a.wav": [Annotation(0.0, 10.0, "duet")]}
     >>> found = {"a.wav": [Annotation(0.0, 3.0, "duet"), Annotation(4.0, 8.0, "duet")]}
     >>> event_f1(intersection_records(truth, found))
@@ -293,6 +297,7 @@ def precision_recall(records: Sequence[Record]) -> tuple[NDArray[Any], NDArray[A
 
     Example
     -------
+    >>> from lobes.dataio.annotations import Annotation
     >>> truth = {"a": [Annotation(0.0, 1.0, "x"), Annotation(5.0, 6.0, "x")]}
     >>> found = {"a": [Annotation(0.0, 1.0, "x", score=0.9), Annotation(8.0, 9.0, "x", score=0.7)]}
     >>> precision, recall, score = precision_recall(scored_records(truth, found))

@@ -6,14 +6,16 @@ Everything works on a stream in pieces of any size, in constant memory, and give
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lobes.dataio.annotations import Annotation
 from lobes.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lobes.dataio.annotations import Annotation
 
 #: Seconds that rounding may take from a duration or a gap.
 _SLACK = 1e-9
@@ -312,9 +314,10 @@ class _ClassFinder:
         event, self._event = self._event, None
         if event is None or (event.end - event.start) / self.rate < self.rule.min_duration - _SLACK:
             return []
+        from lobes.dataio.annotations import Annotation  # whose package needs torch, which nothing else here does
+
         return [Annotation(event.start / self.rate, event.end / self.rate, self.label, score=event.peak)]
 
 
 def _cut(event: Annotation, duration: float) -> Annotation:
-    end = min(event.end, max(duration, event.start))
-    return Annotation(event.start, end, event.label, score=event.score)
+    return replace(event, end=min(event.end, max(duration, event.start)))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lobes.dataio.annotations import Annotation
 from lobes.errors import DataError
 from lobes.evaluation.event_matching import Events, intersections, labels_of, of_label, times
 from lobes.evaluation.event_metrics import intersection_hits
+
+if TYPE_CHECKING:
+    from lobes.dataio.annotations import Annotation
 
 _HOUR = 3600.0
 _SLACK = 1e-9
