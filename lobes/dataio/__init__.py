@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lobes.dataio.audio import AudioError, AudioInfo, audio_info, check_audio, read_audio, resample
-from lobes.dataio.blocks import Recording, WindowBatch, prefetch, window_batches
+from lobes.dataio.blocks import Recording, WindowBatch, prefetch, read_part, window_batches
 from lobes.dataio.datasets import AudioDataset, audio_dataset, collate, merge_manifests
 from lobes.dataio.folders import data_root
 from lobes.dataio.manifest import Manifest, data_checksum, read_manifest, validate_splits, write_manifest
@@ -33,6 +33,7 @@ __all__ = [
     "prefetch",
     "read_audio",
     "read_manifest",
+    "read_part",
     "resample",
     "scan_clips",
     "split_by_group",

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lobes.dataio.audio import MP3_SLACK, AudioError, AudioInfo, Opened, short_reason, truncation
+from lobes.dataio.audio import MP3_SLACK, AudioError, AudioInfo, Opened, resample, short_reason, truncation
 from lobes.dataio.block_resampler import BlockResampler
 from lobes.errors import ConfigError
 
@@ -155,6 +155,40 @@ class Recording:
             raise AudioError(self.path, "; ".join(self.problems) or "holds no samples")
         for problem in self.problems:
             logger.warning("%s %s", self.path, problem)
+
+
+def read_part(
+    path: str | os.PathLike[str],
+    start: float,
+    stop: float,
+    sample_rate: int | None = 16000,
+    channel: int | None = None,
+) -> Tensor:
+    """Read a part of a recording to look at or listen to, also of one that is truncated.
+
+    As `read_audio`, but what the file does not hold is left out rather than refused, in an MP3 of any length too, where
+    the place may be some milliseconds off.
+
+    Returns
+    -------
+    Tensor
+        Float32 samples, (samples,): fewer than asked for where the file ends.
+
+    Raises
+    ------
+    AudioError
+        Nothing of it could be decoded.
+    """
+    with Opened(path, complete=False) as file:
+        rate = file.samplerate
+        first = min(max(round(start * rate), 0), file.frames)
+        file.seek(first)
+        samples = file.read(max(round(stop * rate) - first, 0), dtype="float32", always_2d=True)
+    if not len(samples):
+        raise AudioError(path, f"holds nothing between {start:g} and {stop:g} s")
+    mono = samples.mean(axis=1) if channel is None else samples[:, channel]
+    waveform = torch.from_numpy(np.where(np.isfinite(mono), mono, np.float32(0.0)))
+    return waveform if sample_rate in (None, rate) else resample(waveform, rate, sample_rate)
 
 
 class WindowBatch(NamedTuple):

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from lobes.detection.detector import Detector, frame_loss, frame_targets
 from lobes.detection.folder import detector_checksum, load_detector, save_detector
-from lobes.detection.scoring import detect_recording, score_recording
+from lobes.detection.run import DetectionOptions, Summary, detect_folder
+from lobes.detection.scoring import detect_recording, events_of, score_recording
 
 __all__ = [
+    "DetectionOptions",
     "Detector",
+    "Summary",
+    "detect_folder",
     "detect_recording",
     "detector_checksum",
+    "events_of",
     "frame_loss",
     "frame_targets",
     "load_detector",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -55,7 +55,6 @@ def detect_recording(
     recording: Recording,
     batch_size: int = 8,
     rules: Mapping[str, EventRule] | None = None,
-    progress: Callable[[float], object] | None = None,
     block_seconds: float = 60.0,
 ) -> list[Annotation]:
     """Return the events of a recording, in the order of their beginnings.
@@ -66,22 +65,50 @@ def detect_recording(
         As for `score_recording`.
     rules : mapping of str to EventRule, optional
         In place of the detector's own.
-    progress : callable, optional
-        Called now and then with the seconds that have been done since.
 
     Returns
     -------
     list of Annotation
         `score` is the largest in the event; the band is that of `Detector.bands`.
     """
-    finder = EventFinder(detector.rules if rules is None else rules, detector.frame_rate)
-    found: list[Annotation] = []
-    for scores in score_recording(detector, recording, batch_size, block_seconds):
-        found += finder.feed(scores)
-        if progress is not None:
-            progress(len(scores) / detector.frame_rate)
-    found += finder.finish(recording.seconds)
-    bands = [detector.bands.get(event.label, (None, None)) for event in found]
-    return sorted_events(
-        [replace(event, low_hz=low, high_hz=high) for event, (low, high) in zip(found, bands, strict=True)]
-    )
+    pieces = score_recording(detector, recording, batch_size, block_seconds)
+    [found] = events_of(detector, recording, pieces, [rules or detector.rules])
+    return found
+
+
+def events_of(
+    detector: Detector,
+    recording: Recording,
+    scores: Iterable[NDArray[np.float32]],
+    rule_sets: Sequence[Mapping[str, EventRule]],
+) -> list[list[Annotation]]:
+    """Return the events of a recording under several sets of rules at once.
+
+    Parameters
+    ----------
+    detector : Detector
+    recording : Recording
+        That the scores are of; its length is known once they are through.
+    scores : iterable of array (n, events)
+        From `score_recording`.
+    rule_sets : sequence of mapping
+        Per set, the rule of each class.
+
+    Returns
+    -------
+    list of list of Annotation
+        Per set, in the order of their beginnings.
+    """
+    finders = [EventFinder(rules, detector.frame_rate) for rules in rule_sets]
+    found: list[list[Annotation]] = [[] for _ in finders]
+    for piece in scores:
+        for events, finder in zip(found, finders, strict=True):
+            events += finder.feed(piece)
+    for events, finder in zip(found, finders, strict=True):
+        events += finder.finish(recording.seconds)
+    return [sorted_events([_with_band(event, detector) for event in events]) for events in found]
+
+
+def _with_band(event: Annotation, detector: Detector) -> Annotation:
+    low, high = detector.bands.get(event.label, (None, None))
+    return replace(event, low_hz=low, high_hz=high)
