@@ -113,10 +113,9 @@ class Recording:
             for samples in self._decoded(file):
                 found += len(samples)
                 self.seconds = found / self.info.sample_rate
-                mono = samples.mean(axis=1) if self.channel is None else samples[:, self.channel]
-                finite = np.isfinite(mono)
-                bad += int((~finite).sum())
-                yield resampler.feed(torch.from_numpy(np.where(finite, mono, np.float32(0.0))))
+                mono, faults = _mono(samples, self.channel)
+                bad += faults
+                yield resampler.feed(mono)
             yield resampler.finish()
             self._check(file, found, bad)
 
@@ -186,9 +185,23 @@ def read_part(
         samples = file.read(max(round(stop * rate) - first, 0), dtype="float32", always_2d=True)
     if not len(samples):
         raise AudioError(path, f"holds nothing between {start:g} and {stop:g} s")
-    mono = samples.mean(axis=1) if channel is None else samples[:, channel]
-    waveform = torch.from_numpy(np.where(np.isfinite(mono), mono, np.float32(0.0)))
+    waveform, _ = _mono(samples, channel)
     return waveform if sample_rate in (None, rate) else resample(waveform, rate, sample_rate)
+
+
+def _mono(samples: np.ndarray, channel: int | None) -> tuple[Tensor, int]:
+    """One channel of frames (n, channels), or their mean, (n,); and how many of it were no numbers and are zero now."""
+    n_channels = samples.shape[1]
+    if channel is None and n_channels > 1:
+        # As a product, which is several times as fast as a mean over so short an axis.
+        mono = samples @ np.full(n_channels, 1 / n_channels, dtype=np.float32)
+    else:
+        mono = samples[:, channel or 0].copy()
+    finite = np.isfinite(mono)
+    faults = len(mono) - int(np.count_nonzero(finite))
+    if faults:
+        mono[~finite] = 0.0
+    return torch.from_numpy(mono), faults
 
 
 class WindowBatch(NamedTuple):

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lobes.dataio.annotations import Annotation, raven_name, write_annotations
+from lobes.dataio.annotations import Annotation, write_annotations
 from lobes.dataio.manifest import atomic_write
 from lobes.evaluation import Heard, NamePattern, calls_per_hour
 
@@ -79,12 +79,12 @@ def write_file_tables(result: FileResult, out: Path, names: Mapping[str, str]) -
     """Write the Raven table and the Audacity labels of one file, below `raven/` and `audacity/`."""
     below = PurePosixPath(result.file).parent
     name = names[result.file]
-    write_annotations(out / "raven" / below / raven_name(name), result.events, "raven")
+    write_annotations(out / "raven" / below / f"{name}.Table.1.selections.txt", result.events, "raven")
     write_annotations(out / "audacity" / below / f"{name}.txt", result.events, "audacity")
 
 
 def table_names(files: Iterable[str]) -> dict[str, str]:
-    """File -> the stem of its tables: its own, or, where two files of a folder share one, all of its name.
+    """File -> what its tables are called, before Raven's endings: its stem, or its name where two share the stem.
 
     Example
     -------

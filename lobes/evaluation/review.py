@@ -284,21 +284,20 @@ def draw_spectrogram(samples: NDArray[Any], sample_rate: int, top: float) -> byt
     """
     from PIL import Image
 
-    # Low calls are drawn with longer windows: as fine in frequency as a picture's rows ask for.
-    size = int(np.clip(2 ** round(np.log2(0.06 * sample_rate * 4000 / max(top, 500.0))), 256, 4096))
-    hop = max(len(samples) / WIDTH, 1.0)
-    starts = (np.arange(min(WIDTH, len(samples))) * hop).astype(int)
-    padded = np.pad(samples, (size // 2, size))
+    # About as many rows below `top` as the picture has: low calls get longer windows.
+    size = int(np.clip(2 ** round(np.log2(0.85 * HEIGHT * sample_rate / top)), 256, 4096))
+    starts = (np.arange(min(WIDTH, len(samples))) * max(len(samples) / WIDTH, 1.0)).astype(int)
+    padded = np.pad(samples.astype(np.float32), (size // 2, size))
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[starts]
-    power = np.abs(np.fft.rfft(frames * np.hanning(size), axis=1)) ** 2
-    rows = max(2, min(power.shape[1], round(top / sample_rate * size) + 1))
-    level = 10 * np.log10(power[:, :rows].T[::-1] + 1e-10)
+    rows = max(2, round(top / sample_rate * size) + 1)
+    spectrum = np.fft.rfft(frames * np.hanning(size).astype(np.float32), axis=1)[:, :rows]
+    level = 10 * np.log10(spectrum.real.T[::-1] ** 2 + spectrum.imag.T[::-1] ** 2 + 1e-10)
     floor = float(np.median(level))
     ceiling = max(float(np.quantile(level, 0.998)), floor + _RANGE)
     grey = 255 * (1 - np.clip((level - floor) / (ceiling - floor), 0, 1))
     picture = Image.fromarray(grey.astype(np.uint8)).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
     stream = io.BytesIO()
-    picture.save(stream, "WEBP", quality=50)
+    picture.save(stream, "WEBP", quality=50, method=1)
     return stream.getvalue()
 
 
