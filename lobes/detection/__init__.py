@@ -5,7 +5,7 @@ from __future__ import annotations
 from lobes.detection.detector import Detector, frame_loss, frame_targets
 from lobes.detection.folder import detector_checksum, load_detector, save_detector
 from lobes.detection.run import DetectionOptions, Summary, detect_folder
-from lobes.detection.scoring import detect_recording, events_of, score_recording
+from lobes.detection.scoring import detect_recording, events_of, score_recording, tune_detector
 
 __all__ = [
     "DetectionOptions",
@@ -20,4 +20,5 @@ __all__ = [
     "load_detector",
     "save_detector",
     "score_recording",
+    "tune_detector",
 ]

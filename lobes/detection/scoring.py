@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from lobes.dataio import Recording, prefetch, window_batches
 from lobes.dataio.annotations import Annotation
 from lobes.detection.detector import Detector
-from lobes.evaluation import EventFinder, EventRule, OverlapAverage
+from lobes.evaluation import EventFinder, EventRule, OperatingPoint, OverlapAverage, tune_rules
 from lobes.evaluation.events import sorted_events
 
 
@@ -74,6 +76,46 @@ def detect_recording(
     pieces = score_recording(detector, recording, batch_size, block_seconds)
     [found] = events_of(detector, recording, pieces, [rules or detector.rules])
     return found
+
+
+def tune_detector(
+    detector: Detector,
+    reference: Mapping[str, Sequence[Annotation]],
+    files: Mapping[str, str | Path] | None = None,
+    batch_size: int = 8,
+    **options: Any,
+) -> list[OperatingPoint]:
+    """Give a detector the thresholds that suit its classes best on validation recordings.
+
+    Parameters
+    ----------
+    detector : Detector
+        In evaluation mode; its `rules` are changed.
+    reference : mapping of str to sequence of Annotation
+        Annotated events of each recording: an empty list, where there are none.
+    files : mapping of str to path, optional
+        Where the recordings are; by default the keys of `reference` are their paths.
+    batch_size : int
+        Windows that are encoded at once.
+    **options
+        As `lobes.evaluation.tune_rules` takes: `records`, `thresholds`, `low_ratios`.
+
+    Returns
+    -------
+    list of OperatingPoint
+        Everything that was tried.
+
+    Raises
+    ------
+    AudioError
+        A recording cannot be read.
+    """
+    scores = {}
+    for name in reference:
+        recording = Recording(files[name] if files else name, detector.sample_rate)
+        scores[name] = np.concatenate(list(score_recording(detector, recording, batch_size)))
+    detector.rules, points = tune_rules(scores, reference, detector.rules, detector.frame_rate, **options)
+    return points
 
 
 def events_of(
