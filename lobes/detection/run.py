@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Files to go through, with their sizes and what their results depend on.
+Pending = dict[str, tuple[AudioInfo, dict[str, Any]]]
 #: What a near miss must reach of each threshold.
 NEAR = 0.5
 
@@ -105,13 +107,9 @@ class Summary:
 
     def __str__(self) -> str:
         text = self.totals
-        if not self.done_seconds:
-            text += "; all of it was done before"
-        if self.done_seconds:
-            speed = self.done_seconds / self.wall_seconds
-            text += (
-                f"; {self.done_seconds / 3600:.2f} h of it now, in {self.wall_seconds:.0f} s: {speed:.0f}x real time"
-            )
+        hours, speed = self.done_seconds / 3600, self.done_seconds / self.wall_seconds
+        now = f"{hours:.2f} h of it now, in {self.wall_seconds:.0f} s: {speed:.0f}x real time"
+        text += f"; {now}" if self.done_seconds else "; all of it was done before"
         problems = sum(bool(result.problems) for result in self.results)
         text += f"; {problems} files read in part (files.csv)" if problems else ""
         return text + (f"; {len(self.skipped)} files skipped (skipped.csv)" if self.skipped else "")
@@ -149,29 +147,18 @@ def detect_folder(
         The model or an option is wrong.
     """
     options, out, started = options or DetectionOptions(), Path(out), time.perf_counter()
-    detector = load_detector(model).to(options.device)
+    detector = _on_device(load_detector(model), options.device)
     rules, pattern = options.rules(detector), NamePattern(options.name_pattern)
     root, files = _files(Path(recordings))
     settings = {"version": VERSION, "model": detector_checksum(model), "channel": options.channel}
     settings["threshold"] = options.threshold
     known, pending, skipped = _look(files, root, out / "state", settings, options)
     names = table_names(files)
-    total = sum(info.duration for info, _ in pending.values())
-    with _Progress(total, len(pending)) as progress:
-        for file, (info, stamp) in pending.items():
-            try:
-                result = _detect(detector, root, file, info, rules, options, progress)
-            except AudioError as error:
-                skipped.append((file, error.reason))
-                continue
-            except Exception as error:  # one file must not end a night's work
-                logger.exception("%s: failed", file)
-                skipped.append((file, f"failed: {type(error).__name__}: {' '.join(str(error).split())}"))
-                continue
-            result.stamp = stamp
+    with _Progress(sum(info.duration for info, _ in pending.values()), len(pending)) as progress:
+        for result in _go_through(pending, detector, root, rules, options, progress, skipped):
             write_file_tables(result, out, names)
             save_result(result, out / "state")
-            known[file] = result
+            known[result.file] = result
     spent = time.perf_counter() - started
     results = [known[file] for file in files if file in known]
     if not results:
@@ -182,6 +169,13 @@ def detect_folder(
     summary = Summary(results, sorted(skipped), progress.seconds, spent)
     _write_page(out / "index.html", summary, root, detector, rules, pattern, options, figure)
     return summary
+
+
+def _on_device(detector: Detector, device: str) -> Detector:
+    try:
+        return detector.to(device)
+    except (RuntimeError, AssertionError) as error:  # no such device, or PyTorch without CUDA
+        raise ConfigError(f"device is '{device}': {' '.join(str(error).split())}; expected cpu or cuda") from error
 
 
 def _files(recordings: Path) -> tuple[Path, list[str]]:
@@ -198,10 +192,10 @@ def _files(recordings: Path) -> tuple[Path, list[str]]:
 
 def _look(
     files: list[str], root: Path, state: Path, settings: Mapping[str, Any], options: DetectionOptions
-) -> tuple[dict[str, FileResult], dict[str, tuple[AudioInfo, dict[str, Any]]], list[tuple[str, str]]]:
-    """Tell apart what is done, what is to be done (with its size, and what its result depends on), and what cannot."""
+) -> tuple[dict[str, FileResult], Pending, list[tuple[str, str]]]:
+    """Tell apart what is done, what is to be done, and what cannot be."""
     known: dict[str, FileResult] = {}
-    pending: dict[str, tuple[AudioInfo, dict[str, Any]]] = {}
+    pending: Pending = {}
     skipped = []
     for file in files:
         try:
@@ -226,34 +220,41 @@ def _stamp(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "size": status.st_size, "modified": status.st_mtime_ns}
 
 
-def _detect(
+def _go_through(
+    pending: Pending,
     detector: Detector,
     root: Path,
-    file: str,
-    info: AudioInfo,
     rules: Mapping[str, EventRule],
     options: DetectionOptions,
     progress: _Progress,
-) -> FileResult:
-    """Go through one recording."""
-    progress.begin(file, info.duration)
-    recording = Recording(root / file, detector.sample_rate, options.channel)
+    skipped: list[tuple[str, str]],
+) -> Iterator[FileResult]:
+    """Yield the result of one recording after the other; those that fail are added to `skipped`."""
     near = {name: _scaled(rule, NEAR) for name, rule in rules.items()}
-    scores = progress.over(score_recording(detector, recording, options.batch_size), detector.frame_rate)
-    events, lower = (
-        [replace(event, channel=options.channel) for event in events]
-        for events in events_of(detector, recording, scores, [rules, near])
-    )
-    return FileResult(
-        file,
-        {},
-        recording.seconds,
-        info.sample_rate,
-        info.channels,
-        recording.problems,
-        events,
-        _near_misses(lower, events),
-    )
+    for file, (info, stamp) in pending.items():
+        progress.begin(file, info.duration)
+        try:
+            recording = Recording(root / file, detector.sample_rate, options.channel)
+            scores = progress.over(score_recording(detector, recording, options.batch_size), detector.frame_rate)
+            found = events_of(detector, recording, scores, [rules, near])
+        except AudioError as error:
+            skipped.append((file, error.reason))
+            continue
+        except Exception as error:  # one file must not end a night's work
+            logger.exception("%s: failed", file)
+            skipped.append((file, f"failed: {type(error).__name__}: {' '.join(str(error).split())}"))
+            continue
+        events, lower = ([replace(event, channel=options.channel) for event in events] for events in found)
+        yield FileResult(
+            file=file,
+            stamp=stamp,
+            seconds=recording.seconds,
+            sample_rate=info.sample_rate,
+            channels=info.channels,
+            problems=recording.problems,
+            events=events,
+            near_misses=_near_misses(lower, events),
+        )
 
 
 def _near_misses(lower: list[Annotation], events: list[Annotation]) -> list[Annotation]:
@@ -291,18 +292,19 @@ def _write_page(
     before = 0.0
     for result in summary.results:
         recorded_at = pattern.read(result.file).start
-        for event in [*result.events, *result.near_misses]:
-            items.append(
-                ReviewItem(
-                    event=replace(event, file=result.file),
-                    path=root / result.file,
-                    threshold=rules[event.label].high,
-                    near_miss=event in result.near_misses,
-                    recorded_at=recorded_at,
-                    begin=before + event.start,
-                    sample_rate=result.sample_rate,
-                )
+        items += [
+            ReviewItem(
+                event=replace(event, file=result.file),
+                path=root / result.file,
+                threshold=rules[event.label].high,
+                near_miss=near_miss,
+                recorded_at=recorded_at,
+                begin=before + event.start,
+                sample_rate=result.sample_rate,
             )
+            for near_miss, events in ((False, result.events), (True, result.near_misses))
+            for event in events
+        ]
         before += result.seconds
     chosen = choose_items(items, options.review)
     found = sum(not item.near_miss for item in chosen)

@@ -86,7 +86,7 @@ def choose_items(items: Sequence[ReviewItem], most: int) -> list[ReviewItem]:
     Returns
     -------
     list of ReviewItem
-        Best scores first.
+        Shuffled, the same way every time: should a page hold only the first of them, it is as fair a choice.
     """
     near = sorted((item for item in items if item.near_miss), key=_by_score)
     found = sorted((item for item in items if not item.near_miss), key=_by_score)
@@ -103,7 +103,8 @@ def choose_items(items: Sequence[ReviewItem], most: int) -> list[ReviewItem]:
             ranks: list[int] = np.linspace(0, len(members) - 1, share).round().astype(int).tolist() if share else []
             members = [members[rank] for rank in ranks]
         chosen += members
-    return sorted([*chosen, *near], key=_by_score)
+    chosen += near
+    return [chosen[place] for place in np.random.default_rng(0).permutation(len(chosen))]
 
 
 def _by_score(item: ReviewItem) -> tuple[float, str, float]:

@@ -224,6 +224,7 @@ def test_what_cannot_work_is_said_at_once(detector_folder, recordings, tmp_path)
         ((detector_folder, detector_folder), DataError, "no audio files"),
         ((detector_folder, recordings, DetectionOptions(threshold=1.5)), ConfigError, "threshold is 1.5"),
         ((detector_folder, recordings, DetectionOptions(name_pattern="{site}")), ConfigError, "name_pattern"),
+        ((detector_folder, recordings, DetectionOptions(device="abacus")), ConfigError, "device is 'abacus'"),
     ):
         model, folder, *options = arguments
         with pytest.raises(error, match=word):

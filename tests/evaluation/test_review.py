@@ -107,12 +107,13 @@ def test_a_choice_is_even_over_scores_and_fair_to_rare_classes():
     scores = np.linspace(0.5, 1.0, 1000)
     items = some("common", scores) + some("rare", [0.6, 0.7]) + some("common", np.linspace(0.25, 0.5, 500), near=True)
     chosen = choose_items(items, 100)
-    assert len(chosen) == 100 and [i.event.score for i in chosen] == sorted([i.event.score for i in chosen])[::-1]
+    assert len(chosen) == 100 and chosen == choose_items(items, 100)
+    assert 0.5 < np.mean([item.event.score for item in chosen[:50]]) < 0.8, "the first of them are as fair a choice"
     near = [item.event.score for item in chosen if item.near_miss]
     assert len(near) == 25 and min(near) > 0.48, "the likeliest near misses"
     assert sum(item.event.label == "rare" for item in chosen) == 2
-    common = [item.event.score for item in chosen if item.event.label == "common" and not item.near_miss]
-    assert len(common) == 73 and np.abs(np.diff(common) + 0.5 / 72).max() < 1e-3 and common[-1] == 0.5
+    common = sorted(item.event.score for item in chosen if item.event.label == "common" and not item.near_miss)
+    assert len(common) == 73 and np.abs(np.diff(common) - 0.5 / 72).max() < 1e-3 and common[0] == 0.5
     assert len(choose_items(items, 10_000)) == len(items)
     assert choose_items(items, 0) == [] and choose_items([], 10) == []
     few = choose_items(some("a", [0.6, 0.9]) + some("a", [0.3] * 50, near=True), 20)
