@@ -6,6 +6,7 @@ from lobes.dataio.audio import AudioError, AudioInfo, audio_info, check_audio, r
 from lobes.dataio.blocks import Recording, WindowBatch, prefetch, read_part, window_batches
 from lobes.dataio.datasets import AudioDataset, audio_dataset, collate, merge_manifests
 from lobes.dataio.folders import data_root
+from lobes.dataio.folds import make_folds
 from lobes.dataio.manifest import Manifest, data_checksum, read_manifest, validate_splits, write_manifest
 from lobes.dataio.samplers import GlobalBatchSampler
 from lobes.dataio.scan import Clip, find_audio, scan_clips
@@ -29,6 +30,7 @@ __all__ = [
     "data_root",
     "find_audio",
     "leave_one_group_out",
+    "make_folds",
     "merge_manifests",
     "prefetch",
     "read_audio",

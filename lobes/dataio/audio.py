@@ -27,6 +27,8 @@ _SLACK_SECONDS = 2e-3
 MP3_SLACK = 2 * 1152
 #: A WAV or AIFF chunk whose header promises more bytes than the file holds, as libsndfile reports it.
 _SHORT_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
+#: The same for the whole of a file of the two formats for more than 4 GB, in which libsndfile says it only there.
+_SHORT_FILE = re.compile(r"^\s*(?:Riff size|riff)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
 #: Sizes from here on are what programs write that stream a WAV and do not know its length.
 _STREAMED_SIZE = 0x7FFFFF00
 _BLOCK_FRAMES = 1 << 20
@@ -255,13 +257,17 @@ class Opened:
 
 
 _CHUNKED = ("WAV", "WAVEX", "AIFF")
+_LARGE = ("RF64", "W64")
 
 
 def truncation(file: soundfile.SoundFile) -> str:
-    """Return what a WAV or AIFF header promises beyond the end of the file, in words; empty if nothing."""
+    """Return what a WAV, RF64, W64 or AIFF header promises beyond the end of the file, in words; empty if nothing."""
     chunk = _SHORT_CHUNK.search(file.extra_info) if file.format in _CHUNKED else None
     if chunk and int(chunk[2]) < int(chunk[1]) < _STREAMED_SIZE:
         return f"is truncated: {chunk[2]} of {chunk[1]} bytes of samples are there"
+    whole = _SHORT_FILE.search(file.extra_info) if file.format in _LARGE else None
+    if whole and int(whole[2]) < int(whole[1]):
+        return f"is truncated: {whole[2]} of {whole[1]} bytes are there"
     return ""
 
 

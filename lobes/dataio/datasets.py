@@ -14,10 +14,12 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from torch import Tensor
 
 from lobes.dataio.audio import AudioError, read_audio
-from lobes.dataio.manifest import COLUMNS, Manifest, read_manifest, write_manifest
+from lobes.dataio.manifest import COLUMNS, Manifest, Row, read_manifest, write_manifest
 from lobes.dataio.splits import draw
 from lobes.errors import ConfigError, DataError
 
+#: (waveform (samples,), sample rate in Hz, manifest row, epoch) -> waveform.
+Transform = Callable[[Tensor, int, Row, int], Tensor]
 #: Samples of silence of each item, at relative length 0, in a batch of which nothing could be read: some, for
 #: a convolution to slide over.
 _PLACEHOLDER_SAMPLES = 1600
@@ -58,6 +60,7 @@ def audio_dataset(
     *,
     labels: Mapping[str, tuple[str, Callable[[str], Any]]] | None = None,
     max_seconds: float | None = None,
+    transform: Transform | None = None,
     seed: int = 0,
     data_root: str | os.PathLike[str] | Mapping[str, str] | None = None,
 ) -> AudioDataset:
@@ -79,6 +82,9 @@ def audio_dataset(
     max_seconds : float, optional
         Longer clips are cropped to this length. The position of the crop is a pure function of (seed, id,
         epoch), so that it depends neither on workers nor on where a run was resumed.
+    transform : callable, optional
+        (waveform (samples,), sample rate in Hz, the manifest's row, epoch) -> waveform, after cropping: a `BandStop` or
+        a `BackgroundSwap`. An `AudioError` in it is reported as the file's own would be.
     seed : int
         For the crops.
     data_root : path or mapping, optional
@@ -113,7 +119,11 @@ def audio_dataset(
     dataset = AudioDataset(manifest, data)
     labels = dict(labels or {})
     _check_keys(keys, labels, manifest)
-    load = partial(_load, sample_rate=sample_rate, max_seconds=max_seconds, seed=seed, epoch=dataset._epoch)
+    rows = {row["id"]: row for row in manifest.rows}
+    apply = partial(_apply, transform=transform, rows=rows) if transform is not None else None
+    load = partial(
+        _load, sample_rate=sample_rate, max_seconds=max_seconds, apply=apply, seed=seed, epoch=dataset._epoch
+    )
     dataset.add_dynamic_item(load, ["id", "wav", "start", "stop", "channel"], ["sig", "skip_reason"])
     for name, (column, encode) in labels.items():
         dataset.add_dynamic_item(partial(_encode, name=name, encode=encode), ["id", column], name)
@@ -248,6 +258,7 @@ def _load(
     *,
     sample_rate: int,
     max_seconds: float | None,
+    apply: Callable[[Tensor, int, str, int], Tensor] | None,
     seed: int,
     epoch: Tensor,
 ) -> tuple[Tensor, str]:
@@ -256,9 +267,16 @@ def _load(
         start += draw(seed, int(epoch[0]), id) * (stop - start - max_seconds)
         stop = start + max_seconds
     try:
-        return read_audio(wav, sample_rate, start, stop, channel), ""
+        waveform = read_audio(wav, sample_rate, start, stop, channel)
+        return waveform if apply is None else apply(waveform, sample_rate, id, int(epoch[0])), ""
     except AudioError as error:
         return torch.zeros(0), str(error)
+
+
+def _apply(
+    waveform: Tensor, sample_rate: int, id: str, epoch: int, *, transform: Transform, rows: Mapping[str, Row]
+) -> Tensor:
+    return transform(waveform, sample_rate, rows[id], epoch)
 
 
 def _encode(id: str, value: str, *, name: str, encode: Callable[[str], Any]) -> Any:

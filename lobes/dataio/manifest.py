@@ -236,6 +236,11 @@ def check_rows(rows: Sequence[Row], name: str) -> None:
         if row["id"] in seen or not row["id"]:
             raise DataError(f"manifest {name}: id '{row['id']}' occurs twice or is empty; ids must be unique")
         seen.add(row["id"])
+        if not row["group"]:
+            raise DataError(
+                f"manifest {name}, {row['id']}: group is empty: expected the speaker, individual, recorder, session or "
+                "recording, which no split may have on two sides"
+            )
         _check_range(row, name)
 
 

@@ -19,6 +19,8 @@ from lobes.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+#: Seconds that the `stop` of a clip may exceed its file by: tables round.
+_SLACK_SECONDS = 0.01
 #: What `find_audio` takes for audio, in any case.
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
 _CHUNK = 4096
@@ -26,7 +28,7 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class Clip:
-    """A file that may become a row.
+    """A file, or a part of one, that may become a row.
 
     Attributes
     ----------
@@ -38,12 +40,19 @@ class Clip:
         Speaker, individual, recorder, ...
     labels : mapping
         Label -> string; the same labels for all clips of a corpus.
+    start, stop : float
+        Seconds from the beginning of the file; by default the whole file.
+    channel : int, optional
+        From 0; by default the mean of all.
     """
 
     path: str
     id: str
     group: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    start: float = 0.0
+    stop: float | None = None
+    channel: int | None = None
 
 
 @dataclass(frozen=True)
@@ -96,14 +105,23 @@ def scan_clips(
     DataError
         Not one file is good.
     """
-    check = partial(_check, root=Path(data_root), limits=(min_seconds, max_seconds), decode=decode)
+    check = partial(_check, root=Path(data_root), decode=decode)
+    paths = list(dict.fromkeys(clip.path for clip in clips))  # of which many clips may be parts
+    outcomes = dict(zip(paths, _progress(paths, check, corpus, n_jobs or _cores()), strict=True))
     rows: list[Row] = []
-    left_out = list(skipped)
-    for clip, outcome in zip(clips, _progress(clips, check, corpus, n_jobs or _cores()), strict=True):
-        if isinstance(outcome, str):
-            left_out.append((clip.path, outcome))
+    found_bad: dict[tuple[str, str], None] = {}  # each file and reason once, however many clips are parts of it
+    for clip in clips:
+        outcome = outcomes[clip.path]
+        row = _row(clip, outcome) if isinstance(outcome, AudioInfo) else outcome
+        if isinstance(row, dict) and not min_seconds <= row["duration"] <= max_seconds:
+            short = row["duration"] < min_seconds
+            row = f"is shorter than {min_seconds:g} s" if short else f"is longer than {max_seconds:g} s"
+        if isinstance(row, str):
+            part = isinstance(outcome, AudioInfo) and clip.stop is not None
+            found_bad[f"{clip.path}, {clip.start:g}-{clip.stop:g} s" if part else clip.path, row] = None
         else:
-            rows.append(_row(clip, outcome))
+            rows.append(row)
+    left_out = [*skipped, *found_bad]
     _report(left_out, Path(save_folder))
     if not rows:
         first = f"; the first: {left_out[0][0]} {left_out[0][1]}" if left_out else ""
@@ -134,42 +152,45 @@ def find_audio(folder: str | os.PathLike[str], below: str = "", suffixes: Sequen
 
 
 def _progress(
-    clips: Sequence[Clip], check: partial[AudioInfo | str], corpus: str, n_jobs: int
+    paths: Sequence[str], check: partial[AudioInfo | str], corpus: str, n_jobs: int
 ) -> Iterator[AudioInfo | str]:
     from tqdm import tqdm
 
-    with tqdm(total=len(clips), desc=f"Reading {corpus}", unit="file", disable=None) as bar:
+    with tqdm(total=len(paths), desc=f"Reading {corpus}", unit="file", disable=None) as bar:
         with ThreadPoolExecutor(max(1, n_jobs)) as pool:
             # In chunks, because map() would otherwise queue a million futures at once.
-            for first in range(0, len(clips), _CHUNK):
-                for outcome in pool.map(check, clips[first : first + _CHUNK]):
+            for first in range(0, len(paths), _CHUNK):
+                for outcome in pool.map(check, paths[first : first + _CHUNK]):
                     bar.update()
                     yield outcome
 
 
-def _check(clip: Clip, root: Path, limits: tuple[float, float], decode: bool) -> AudioInfo | str:
-    """Return the size of a clip, or the reason why it cannot be used."""
+def _check(path: str, root: Path, decode: bool) -> AudioInfo | str:
+    """Return the size of a file, or the reason why it cannot be used."""
     try:
-        info = (check_audio if decode else audio_info)(root / clip.path)
+        return (check_audio if decode else audio_info)(root / path)
     except AudioError as error:
         return error.reason
-    if info.duration < limits[0]:
-        return f"is shorter than {limits[0]:g} s"
-    if info.duration > limits[1]:
-        return f"is longer than {limits[1]:g} s"
-    return info
 
 
-def _row(clip: Clip, info: AudioInfo) -> Row:
-    seconds = round(info.duration, 6)
+def _row(clip: Clip, info: AudioInfo) -> Row | str:
+    """Return the row of a clip, or the reason why its file has no such part."""
+    stop = info.duration if clip.stop is None else clip.stop
+    if not 0 <= clip.start < stop:
+        return "is an impossible range: expected 0 <= start < stop"
+    if clip.start >= info.duration or stop > info.duration + _SLACK_SECONDS:
+        return f"ends after the file, which holds {info.duration:.3f} s"
+    if clip.channel is not None and not 0 <= clip.channel < info.channels:
+        return f"is of channel {clip.channel}, counted from 0, of a file that has {info.channels}"
+    start, stop = round(clip.start, 6), round(min(stop, info.duration), 6)
     return {
         "id": clip.id,
         "wav": f"$data_root/{clip.path}",
-        "start": 0.0,
-        "stop": seconds,
-        "duration": seconds,
+        "start": start,
+        "stop": stop,
+        "duration": round(stop - start, 6),
         "sample_rate": info.sample_rate,
-        "channel": None,
+        "channel": clip.channel,
         "group": clip.group,
         **clip.labels,
     }

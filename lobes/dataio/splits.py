@@ -130,7 +130,14 @@ def leave_one_group_out(
     return folds
 
 
-def write_part(path: str | os.PathLike[str], rows: Sequence[Row], whole: Manifest, **options: object) -> Path:
+def write_part(
+    path: str | os.PathLike[str],
+    rows: Sequence[Row],
+    whole: Manifest,
+    *,
+    skipped: Sequence[tuple[str, str]] = (),
+    **options: object,
+) -> Path:
     """Write some rows of a manifest as one of its own, with the whole's source, licence and options."""
     return write_manifest(
         path,
@@ -140,4 +147,5 @@ def write_part(path: str | os.PathLike[str], rows: Sequence[Row], whole: Manifes
         licence=whole.meta.get("licence", "unknown"),
         generated=whole.meta.get("generated", False),
         options={**whole.meta.get("options", {}), **options},
+        skipped=skipped,
     )

@@ -9,6 +9,7 @@ import pytest
 from lobes.dataio.annotations import (
     Annotation,
     check_annotations,
+    in_sequence,
     load_annotations,
     raven_name,
     read_annotations,
@@ -72,6 +73,31 @@ def test_a_table_over_several_files_gives_positions_in_each(tmp_path):
     assert lines[1].split("\t")[3:8] == ["7250.5", "7260.000000000", "D:\\rec\\two.wav", "two.wav", "50.500000000"]
     only_file = text.replace("Begin Path\t", "").replace("D:\\rec\\two.wav\t", "").replace("D:\\rec\\one.wav\t", "")
     assert [a.file for a in read_annotations(put(tmp_path / "c.txt", only_file))] == ["two.wav", "one.wav"]
+
+
+def test_detections_of_several_files_are_one_table(tmp_path):
+    found = [
+        Annotation(3, 4.5, "duet", file="x/b.wav", score=0.5),
+        Annotation(5, 6, "solo", file="x/a.wav", score=0.75),
+    ]
+    table = in_sequence(found, {"x/a.wav": 7200.0, "x/b.wav": 600.0})
+    path = write_annotations(tmp_path / "all.selections.txt", table)
+    lines = [line.split("\t") for line in path.read_text().splitlines()]
+    assert lines[0] == [
+        *("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Begin Path", "File Offset (s)", "Score"),
+        "Call type",
+    ]
+    assert [line[3:7] for line in lines[1:]] == [
+        ["5.000000000", "6.000000000", "x/a.wav", "5.000000000"],
+        ["7203.000000000", "7204.500000000", "x/b.wav", "3.000000000"],
+    ]
+    again = read_annotations(path)
+    assert [(a.start, a.end, a.file, a.label, a.score) for a in again] == [
+        (5.0, 6.0, "x/a.wav", "solo", 0.75),
+        (3.0, 4.5, "x/b.wav", "duet", 0.5),
+    ]
+    with pytest.raises(DataError, match="seconds does not name the recording 'x/b.wav'"):
+        in_sequence(found, {"x/a.wav": 7200.0})
 
 
 def test_labels_are_in_the_usual_columns_or_in_the_one_named(tmp_path):
@@ -247,7 +273,7 @@ def test_what_is_impossible_is_named_and_nothing_is_fatal(tmp_path, tone):
         "band": (Annotation(5, 6, "x", 900, 100), "band of 900-100 Hz is empty", False),
         "channel": (Annotation(5, 6, "x", channel=1), "channel is 1, counted from 0, and the file has 1", True),
         "other file": (Annotation(5, 6, "x", file="b.wav"), "another recording", False),
-        "no number": (Annotation(float("nan"), 6, "x"), "no numbers", False),
+        "no number": (Annotation(float("nan"), 6, "x"), "not finite", False),
     }
     kept, problems = check_annotations([good, *(case[0] for case in cases.values())], audio)
     assert kept[0] == replace(good, file=str(audio))
@@ -305,6 +331,10 @@ def test_a_folder_of_tables_is_joined_to_a_folder_of_recordings(tmp_path, tone):
     text = "\n".join(map(str, problems))
     assert "README.txt" in text and "gone: there is no such recording" in text and "2 annotations" in text
     assert "a.wav, 7-8 s 'argus': begins after the end" in text and len(problems) == 3
+    named, problems = load_annotations(tables, rec, label_column="Call type")
+    assert len(named) == 4 and any("label_column is 'Call type'" in p.reason for p in problems)  # g_e.data has none
+    with pytest.raises(ConfigError, match="format is 'praat'"):
+        load_annotations(tables, rec, "praat")
     one, none = load_annotations(tables / "b.txt", rec)
     assert [a.label for a in one] == ["duet"] and none == []
     with pytest.raises(DataError, match="audio_folder is .* does not exist"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from lobes.dataio import GlobalBatchSampler, audio_dataset, collate, leave_one_group_out, validate_splits
-from lobes.dataio.annotations import load_annotations, read_annotations, write_annotations
 from lobes.dataio.corpora import (
     prepare_audio_folder,
     prepare_emodb,
@@ -76,16 +75,3 @@ def test_batches_of_real_audio_of_three_rates(lobes_data, tmp_path):
         assert batch.sig.data.shape[1] <= 8 * 16000 + 1
         assert batch.sig.data.numel() <= 40 * 16000 * 1.01
         assert 1e-4 < float(batch.sig.data.abs().mean()) < 0.5
-
-
-def test_every_selection_table_of_danum_is_written_again_byte_for_byte(lobes_data, tmp_path):
-    tables = sorted((folder_of(lobes_data, "danum_clips") / "selection_tables").glob("*.txt"))
-    assert len(tables) == 24
-    read = {path: read_annotations(path) for path in tables}
-    assert sum(map(len, read.values())) == 449
-    assert {table.label_column for table in read.values()} == {"Call type", "Call.type"}
-    for path, table in read.items():
-        assert write_annotations(tmp_path / path.name, table).read_bytes() == path.read_bytes()
-    kept, problems = load_annotations(tables[0].parent, lobes_data / "borneo_sulawesi_cc0")
-    assert kept == [] and len(problems) == 24  # the long recordings are not there, which is named and not fatal
-    assert all("no such recording" in problem.reason for problem in problems)

@@ -13,10 +13,12 @@ import pytest
 
 from lobes.dataio import (
     Clip,
+    check_audio,
     data_root,
     find_audio,
     leave_one_group_out,
     read_manifest,
+    scan,
     scan_clips,
     split_by_group,
     write_manifest,
@@ -67,6 +69,29 @@ def test_limits_and_headers_only(tmp_path, tone):
     quick = scan_clips(clips, tmp_path, tmp_path, corpus="t", max_seconds=0.35, decode=False)
     assert [row["id"] for row in quick.rows] == ["1", "2", "3"]
     assert quick.skipped == [("4.flac", "is longer than 0.35 s")]
+
+
+def test_parts_of_a_file_are_rows_and_the_file_is_decoded_once(tmp_path, tone, monkeypatch):
+    tone(tmp_path / "long.wav", 2.0, 8000, channels=2)
+    (tmp_path / "empty.wav").touch()
+    decoded = []
+    monkeypatch.setattr(scan, "check_audio", lambda path: decoded.append(path.name) or check_audio(path))
+    ranges = [(0.0, 0.5, None), (0.5, 2.005, 1), (1.5, 2.2, None), (2.0, 2.1, None), (0.7, 0.7, None), (0.0, 1.0, 2)]
+    clips = [Clip("long.wav", str(n), "g", {}, *part) for n, part in enumerate(ranges)]
+    clips += [Clip("empty.wav", f"e{n}", "g", {}, n, n + 1.0) for n in range(3)]
+    found = scan_clips(clips, tmp_path, tmp_path, corpus="t", n_jobs=1)
+    kept = [(r["start"], r["stop"], r["duration"], r["channel"]) for r in found.rows]
+    assert kept == [(0.0, 0.5, 0.5, None), (0.5, 2.0, 1.5, 1)], "cut where a table was rounded"
+    assert sorted(decoded) == ["empty.wav", "long.wav"]
+    assert found.skipped == [
+        ("long.wav, 1.5-2.2 s", "ends after the file, which holds 2.000 s"),
+        ("long.wav, 2-2.1 s", "ends after the file, which holds 2.000 s"),
+        ("long.wav, 0.7-0.7 s", "is an impossible range: expected 0 <= start < stop"),
+        ("long.wav, 0-1 s", "is of channel 2, counted from 0, of a file that has 2"),
+        ("empty.wav", "is empty (0 bytes)"),
+    ]
+    long = scan_clips(clips[:2], tmp_path, tmp_path, corpus="t", max_seconds=1.0)
+    assert long.skipped == [("long.wav, 0.5-2.005 s", "is longer than 1 s")]
 
 
 def test_nothing_good_is_an_error(tmp_path, broken):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lobes.dataio.annotations.annotation import Annotation, AnnotationTable, Problem
 from lobes.dataio.annotations.files import read_annotations, write_annotations
+from lobes.dataio.annotations.raven import in_sequence
 from lobes.dataio.annotations.recordings import check_annotations, load_annotations, raven_name, recording_stem
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "AnnotationTable",
     "Problem",
     "check_annotations",
+    "in_sequence",
     "load_annotations",
     "raven_name",
     "read_annotations",

@@ -55,7 +55,8 @@ def read_annotations(
     [Annotation(start=1.5, end=4.25, label='duet', low_hz=450.0, high_hz=1600.0, ...)]
     """
     path = Path(path)
-    kind = _known(format) if format else _format_of(path)
+    check_format(format)
+    kind = format or _format_of(path)
     if kind == "raven":
         return read_raven(path, label_column)
     if kind == "audacity":
@@ -105,7 +106,8 @@ def write_annotations(
         There is no such format, the name says none, or `svl` without a sample rate.
     """
     path = Path(path)
-    kind = _known(format) if format else _format_of_name(path)
+    check_format(format)
+    kind = format or _format_of_name(path)
     columns: tuple[str, ...] = ()
     if isinstance(annotations, AnnotationTable) and annotations.format == kind:
         before = annotations.label_column or ""
@@ -125,10 +127,10 @@ def write_annotations(
     return path
 
 
-def _known(format: str) -> str:
-    if format not in FORMATS:
-        raise ConfigError(f"format is '{format}': expected one of {', '.join(FORMATS)}")
-    return format
+def check_format(format: str | None) -> None:
+    """Refuse a format that there is not; None is one that is still to be found out."""
+    if format is not None and format not in FORMATS:
+        raise ConfigError(f"format is '{format}': expected one of {', '.join(FORMATS)}, or null")
 
 
 def _format_of(path: Path) -> str:

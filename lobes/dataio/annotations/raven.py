@@ -9,8 +9,9 @@ in `extra` so that the table can be written again as it was.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path, PureWindowsPath
 
 from lobes.dataio.annotations.annotation import Annotation, AnnotationTable
@@ -106,6 +107,46 @@ def write_raven(annotations: Sequence[Annotation], columns: Sequence[str], label
             fields[has["selection"]] = str(order)
         lines.append("\t".join(one_line(fields.get(column, "")) for column in columns))
     return "\n".join(lines) + "\n"
+
+
+def in_sequence(annotations: Iterable[Annotation], seconds: Mapping[str, float]) -> list[Annotation]:
+    """Make one table of several recordings, as Raven counts when it opens them together, one after the other.
+
+    Parameters
+    ----------
+    annotations : iterable of Annotation
+        With their `file`.
+    seconds : mapping
+        `file` -> length of the recording, in the order in which they are to be opened.
+
+    Returns
+    -------
+    list of Annotation
+        In that order, with the position among all recordings as `Begin Time (s)` in `extra`.
+
+    Raises
+    ------
+    DataError
+        The length of a recording is not given.
+
+    Examples
+    --------
+    >>> calls = [Annotation(3.0, 4.0, "duet", file="b.wav"), Annotation(5.0, 6.0, "solo", file="a.wav")]
+    >>> [(call.file, call.extra) for call in in_sequence(calls, {"a.wav": 3600.0, "b.wav": 3600.0})]
+    [('a.wav', {'Begin Time (s)': '5.000000000'}), ('b.wav', {'Begin Time (s)': '3603.000000000'})]
+    """
+    before = dict(zip(seconds, accumulate(seconds.values(), initial=0.0), strict=False))
+    order = {file: number for number, file in enumerate(seconds)}
+    annotations = list(annotations)
+    missing = [annotation.file for annotation in annotations if annotation.file not in order]
+    if missing:
+        raise DataError(f"seconds does not name the recording '{missing[0]}': give the length of each, in order")
+    ordered = []
+    for annotation in sorted(annotations, key=lambda annotation: (order[annotation.file or ""], annotation.start)):
+        extra = {name: text for name, text in annotation.extra.items() if name != "Selection"}  # which is to be unique
+        extra[BEGIN] = f"{before[annotation.file or ''] + annotation.start:.9f}"
+        ordered.append(replace(annotation, extra=extra))
+    return ordered
 
 
 def _find(columns: Sequence[str]) -> dict[str, str]:

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from lobes.dataio.annotations.annotation import Annotation, Problem
-from lobes.dataio.annotations.files import read_annotations
+from lobes.dataio.annotations.files import check_format, read_annotations
 from lobes.dataio.audio import AudioError, AudioInfo, audio_info
 from lobes.dataio.scan import AUDIO_SUFFIXES, find_audio
-from lobes.errors import DataError
+from lobes.errors import DataError, LobesError
 
 #: What `load_annotations` reads in a folder.
 SUFFIXES = (".txt", ".tsv", ".csv", ".svl", ".data")
@@ -98,13 +98,16 @@ def load_annotations(
     annotations : list of Annotation
         With `file` set to the path of the recording.
     problems : list of Problem
-        Files that cannot be read as annotations, and whatever `check_annotations` names.
+        Files that cannot be read as annotations or have no such column, and whatever `check_annotations` names.
 
     Raises
     ------
     DataError
         `source` or `audio_folder` does not exist.
+    ConfigError
+        There is no such format.
     """
+    check_format(format)
     source, folder = Path(source), Path(audio_folder)
     for name, path in (("source", source), ("audio_folder", folder)):
         if not path.exists():
@@ -117,7 +120,7 @@ def load_annotations(
             continue
         try:
             read = read_annotations(table, format, label_column=label_column)
-        except DataError as error:
+        except LobesError as error:
             problems.append(Problem(str(table), None, str(error)))
             continue
         below = table.parent.relative_to(source) if source.is_dir() else Path()
@@ -226,7 +229,7 @@ def _impossible(annotation: Annotation, info: AudioInfo) -> str:
     """Say what is impossible about an annotation; nothing if it can be kept."""
     start, end = annotation.start, annotation.end
     if not (math.isfinite(start) and math.isfinite(end)):
-        return "its times are no numbers"
+        return "its times are not finite"
     if end <= start:
         return "has a negative duration" if end < start else "has no duration"
     if end <= 0:

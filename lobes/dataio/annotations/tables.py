@@ -56,23 +56,27 @@ def read_csv(path: Path, label_column: str | None = None) -> AnnotationTable:
     if not lines:
         raise DataError(f"{path} is empty: expected at least a header such as {','.join(COLUMNS)}")
     reader = csv.reader(io.StringIO("\n".join(lines)), delimiter=_delimiter(lines[0]))
-    columns = unique_columns(next(reader), path)
+    try:
+        header, *rows = [(reader.line_num, fields) for fields in reader]
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}; close the quotation marks") from error
+    columns = unique_columns(header[1], path)
     has, per_second = _find(columns)
     missing = [field for field in ("start", "end") if field not in has]
     if missing:
         raise DataError(f"{path}, line 1: no column '{missing[0]}' among {', '.join(columns)}: name it '{missing[0]}'")
     label = find_label_column(columns, label_column, path)
     annotations = []
-    for fields in reader:
+    for line, fields in rows:
         if not any(field.strip() for field in fields):
             continue
         if len(fields) > len(columns):
             raise DataError(
-                f"{path}, line {reader.line_num}: {len(fields)} fields, the header has {len(columns)}: "
+                f"{path}, line {line}: {len(fields)} fields, the header has {len(columns)}: "
                 "put a field that holds a comma in quotation marks"
             )
         row = dict(zip(columns, [*fields, *[""] * (len(columns) - len(fields))], strict=True))
-        annotations.append(_annotation(row, has, per_second, label, f"{path}, line {reader.line_num}"))
+        annotations.append(_annotation(row, has, per_second, label, f"{path}, line {line}"))
     return AnnotationTable(annotations, "csv", columns, label)
 
 

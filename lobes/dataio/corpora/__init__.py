@@ -4,24 +4,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lobes.dataio.corpora.annotated_folder import prepare_annotated_folder
 from lobes.dataio.corpora.audio_folder import prepare_audio_folder
+from lobes.dataio.corpora.borneo_sulawesi import prepare_borneo_sulawesi
+from lobes.dataio.corpora.danum_clips import prepare_danum_clips
 from lobes.dataio.corpora.emodb import prepare_emodb
 from lobes.dataio.corpora.fsdd import prepare_fsdd
 from lobes.dataio.corpora.gcompris_fr import prepare_gcompris_fr
+from lobes.dataio.corpora.gibbon_females import prepare_gibbon_females
+from lobes.dataio.corpora.hainan_gibbon import prepare_hainan_gibbon
+from lobes.dataio.corpora.infant_marmosets import prepare_infant_marmosets
 from lobes.dataio.corpora.librispeech import prepare_librispeech
+from lobes.dataio.corpora.macaque_coos import prepare_macaque_coos
 from lobes.dataio.corpora.mix import prepare_mix
+from lobes.dataio.corpora.siamang import prepare_siamang
+from lobes.dataio.corpora.yellow_cheeked_gibbon import prepare_yellow_cheeked_gibbon
 
 if TYPE_CHECKING:
     from lobes.dataio.corpora.minifrench import prepare_minifrench
 
 __all__ = [
+    "prepare_annotated_folder",
     "prepare_audio_folder",
+    "prepare_borneo_sulawesi",
+    "prepare_danum_clips",
     "prepare_emodb",
     "prepare_fsdd",
     "prepare_gcompris_fr",
+    "prepare_gibbon_females",
+    "prepare_hainan_gibbon",
+    "prepare_infant_marmosets",
     "prepare_librispeech",
+    "prepare_macaque_coos",
     "prepare_minifrench",
     "prepare_mix",
+    "prepare_siamang",
+    "prepare_yellow_cheeked_gibbon",
 ]
 
 

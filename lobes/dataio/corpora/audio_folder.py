@@ -77,7 +77,7 @@ def prepare_audio_folder(
     """
     root = data_root("", data_folder)
     rules = dict(include) if isinstance(include, Mapping) else dict.fromkeys(_as_list(include))
-    compiled = {folder.strip("/"): _group_rule(rule or group) for folder, rule in rules.items()}
+    compiled = {folder.strip("/"): group_rule(rule or group) for folder, rule in rules.items()}
     clips: dict[str, Clip] = {}
     for folder, rule in compiled.items():
         if not (root / folder).is_dir():
@@ -88,7 +88,7 @@ def prepare_audio_folder(
                 f"{root / folder} holds no audio file ({' '.join(AUDIO_SUFFIXES)}): check include and exclude"
             )
         for path in files:
-            clips.setdefault(path, Clip(path, path, _group(path, folder, rule), {"corpus": folder or root.name}))
+            clips.setdefault(path, Clip(path, path, group_of(path, folder, rule), {"corpus": folder or root.name}))
     shares = {name: share for name, share in (("valid", valid_share), ("test", test_share)) if share}
 
     def assign(rows: list[Row]) -> dict[str, list[Row]]:
@@ -122,7 +122,8 @@ def _as_list(include: Sequence[str]) -> list[str]:
     return [include] if isinstance(include, str) else list(include)
 
 
-def _group_rule(rule: str) -> str | re.Pattern[str]:
+def group_rule(rule: str) -> str | re.Pattern[str]:
+    """Return `parent`, `file` or a compiled regular expression; a ConfigError if it is none of them."""
     if rule in ("parent", "file"):
         return rule
     try:
@@ -131,7 +132,8 @@ def _group_rule(rule: str) -> str | re.Pattern[str]:
         raise ConfigError(f"group is '{rule}': expected parent, file or a regular expression ({error})") from error
 
 
-def _group(path: str, folder: str, rule: str | re.Pattern[str]) -> str:
+def group_of(path: str, folder: str, rule: str | re.Pattern[str]) -> str:
+    """Return the group of a file below the root, of which `folder` is the part that it was found in."""
     if rule == "file":
         return path
     match = rule.search(path) if isinstance(rule, re.Pattern) else None

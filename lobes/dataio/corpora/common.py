@@ -6,13 +6,15 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lobes.dataio.manifest import Manifest, Row, read_meta, validate_splits, write_manifest
-from lobes.dataio.scan import Clip, scan_clips
+from lobes.dataio.scan import Clip, find_audio, scan_clips
+from lobes.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,50 @@ class Corpus:
     name: str
     source: str
     licence: str
+
+
+def clips_by_name(
+    root: Path, pattern: re.Pattern[str], make: Callable[[str, re.Match[str]], Clip | str], named: str
+) -> tuple[list[Clip], list[tuple[str, str]]]:
+    """Make clips of the audio below a folder whose files' names tell all.
+
+    Parameters
+    ----------
+    root : path
+        Searched to any depth.
+    pattern : Pattern
+        What a name without its suffix must match from end to end.
+    make : callable
+        (path below `root`, match) -> clip, or the reason why there is none.
+    named : str
+        What the names are like, for the report.
+
+    Returns
+    -------
+    clips : list of Clip
+        The first of each id.
+    skipped : list of (file, reason)
+        Other names, reasons, and repeated ids.
+    """
+    clips: dict[str, Clip] = {}
+    skipped = []
+    for path in find_audio(root):
+        match = pattern.fullmatch(PurePosixPath(path).stem)
+        clip = make(path, match) if match else f"is not named {named}"
+        if isinstance(clip, str):
+            skipped.append((path, clip))
+        elif clip.id in clips:
+            skipped.append((path, f"has the name of {clips[clip.id].path}, which is taken"))
+        else:
+            clips[clip.id] = clip
+    return list(clips.values()), skipped
+
+
+def one_of(field: str, value: str, allowed: Sequence[str]) -> str:
+    """Return an option's value, refusing one that there is not."""
+    if value not in allowed:
+        raise ConfigError(f"{field} is '{value}': expected one of {', '.join(allowed)}")
+    return value
 
 
 def prepare_clips(
@@ -57,10 +103,10 @@ def prepare_clips(
     assign : callable
         Rows of the good clips -> split -> rows.
     options : mapping
-        What the result depends on. Manifests are reused when these, the names and sizes of the files, and the
-        CSVs themselves have not changed.
+        What the result depends on. Manifests are reused when these, the names and sizes of the audio, the content of
+        `other_files`, and the CSVs themselves have not changed.
     other_files : iterable of str
-        Files that the labels come from, relative to `root`.
+        Files that the labels come from, relative to `root` or absolute.
     skipped : sequence of (file, reason)
         What was left out already.
     allow_group_overlap : bool
@@ -79,7 +125,7 @@ def prepare_clips(
     }
     options = {**options, **limits, "allow_group_overlap": allow_group_overlap}
     options = json.loads(json.dumps(options))
-    files = _listing(root, [*(clip.path for clip in clips), *other_files])
+    files = _listing(root, (clip.path for clip in clips), other_files)
     paths = {name: save_folder / f"{name}.csv" for name in splits}
     if all(_is_current(path, root, options, files) for path in paths.values()):
         logger.info("%s: manifests in %s are up to date", corpus.name, save_folder)
@@ -104,12 +150,16 @@ def prepare_clips(
     return paths
 
 
-def _listing(root: Path, files: Iterable[str]) -> str:
-    """SHA-256 over names and sizes: cheap, and it changes when a file comes, goes or is replaced."""
+def _listing(root: Path, audio: Iterable[str], other_files: Iterable[str]) -> str:
+    """SHA-256 over names and sizes of the audio, which is cheap, and over the content of the rest, which is small."""
     digest = hashlib.sha256()
-    for name in sorted(set(files)):
+    for name in sorted(set(audio)):
         path = root / name
         digest.update(f"{name}\t{path.stat().st_size if path.is_file() else -1}\n".encode())
+    for name in sorted(set(other_files)):
+        path = root / name
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "-"
+        digest.update(f"{name}\t{content}\n".encode())
     return digest.hexdigest()
 
 
