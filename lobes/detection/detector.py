@@ -50,9 +50,6 @@ class Detector(nn.Module):
         How the scores of each class become events; classes that are not named have the default rule.
     bands : mapping of str to (low, high), optional
         Where each class calls, Hz, for tables and pictures; the model reads all of its band whatever they are.
-    time_expansion : float
-        How many times slower than life the encoder hears, for calls above its band: 10 brings 80 kHz to 8 kHz. All
-        times and rates outside of the encoder are those of the recording.
     normalize : bool
         As for `lobes.probes.WeightedLayerSum`.
     frozen : bool
@@ -95,7 +92,6 @@ class Detector(nn.Module):
         hop: float | None = None,
         rules: Mapping[str, EventRule] | None = None,
         bands: Mapping[str, tuple[float, float]] | None = None,
-        time_expansion: float = 1.0,
         normalize: bool = False,
         frozen: bool = True,
     ) -> None:
@@ -103,16 +99,16 @@ class Detector(nn.Module):
         self.classes, self.background = list(classes), list(background)
         self.events = [name for name in self.classes if name not in self.background]
         self.activation, self.window, self.hop = activation, float(window), float(window / 2 if hop is None else hop)
-        self.time_expansion, self.normalize, self.head = float(time_expansion), normalize, head
+        self.normalize, self.head = normalize, head
         self.bands = {name: (float(low), float(high)) for name, (low, high) in (bands or {}).items()}
         self.rules = {name: (rules or {}).get(name, EventRule()) for name in self.events}
         self._check(rules or {})
         dims = list(encoder.layer_dims)  # type: ignore[arg-type]
         probe = Probe(dims, head(dims[0], len(self.classes)), normalize)
         self.model = Downstream(encoder, probe, frozen)
-        self.sample_rate = round(float(encoder.sample_rate) * self.time_expansion)  # type: ignore[arg-type]
+        self.sample_rate = int(encoder.sample_rate)  # type: ignore[arg-type]
         self.per_frame = _gives_frames(probe, dims)
-        self._lay_grid(float(encoder.frame_rate) * self.time_expansion)  # type: ignore[arg-type]
+        self._lay_grid(float(encoder.frame_rate))  # type: ignore[arg-type]
 
     def _check(self, rules: Mapping[str, EventRule]) -> None:
         if not self.events or len(set(self.classes)) < len(self.classes):
@@ -121,11 +117,8 @@ class Detector(nn.Module):
             )
         if self.activation not in ACTIVATIONS:
             raise ConfigError(f"Detector: activation is {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}")
-        if not (0 < self.hop <= self.window < math.inf and 0 < self.time_expansion < math.inf):
-            raise ConfigError(
-                f"Detector: window {self.window:g} s, hop {self.hop:g} s, time_expansion {self.time_expansion:g}; "
-                "expected 0 < hop <= window and an expansion above 0"
-            )
+        if not 0 < self.hop <= self.window < math.inf:
+            raise ConfigError(f"Detector: window {self.window:g} s, hop {self.hop:g} s; expected 0 < hop <= window")
         for field, names in (("background", self.background), ("rules", rules), ("bands", self.bands)):
             unknown = [name for name in names if name not in (self.classes if field == "background" else self.events)]
             if unknown:

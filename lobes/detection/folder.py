@@ -22,7 +22,7 @@ from lobes.evaluation import EventRule
 from lobes.export import build_trusted, load_encoder, load_weights, replace_file, save_encoder
 
 DETECTOR_FILE, HEAD_FILE, ENCODER_FOLDER = "detector.yaml", "head.safetensors", "encoder"
-_OPTIONS = ("classes", "background", "activation", "window", "hop", "time_expansion", "normalize")
+_OPTIONS = ("classes", "background", "activation", "window", "hop", "normalize")
 _HEADER = """\
 # A detector of lobes: python recipes/Gibbons/detection/detect.py <this folder> recordings/ --out out/
 # Thresholds and durations under `rules` may be changed here; seconds, and scores from 0 to 1.

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lobes.dataio.annotations import Annotation, write_annotations
+from lobes.dataio.annotations import Annotation, in_sequence, write_annotations
 from lobes.dataio.manifest import atomic_write
 from lobes.evaluation import Heard, NamePattern, calls_per_hour
 
@@ -126,17 +126,11 @@ def write_tables(
     list of dict
         The rows of `calls_per_hour`.
     """
-    combined, listed = [], []
-    before = 0.0
-    for result in results:
-        for event in result.events:
-            listed.append(replace(event, file=result.file))
-            # Raven counts time through all files that are open together, one after the other.
-            begin = {} if before == 0 else {"Begin Time (s)": f"{before + event.start:.9f}"}
-            combined.append(replace(event, file=str(root / result.file), extra=begin))
-        before += result.seconds
-    write_annotations(out / "detections.selections.txt", combined, "raven")
+    listed = [replace(event, file=result.file) for result in results for event in result.events]
     write_annotations(out / "detections.csv", listed, "csv")
+    seconds = {str(root / result.file): result.seconds for result in results}
+    combined = in_sequence((replace(event, file=str(root / (event.file or ""))) for event in listed), seconds)
+    write_annotations(out / "detections.selections.txt", combined, "raven")
 
     names = {result.file: pattern.read(result.file) for result in results}
     rows = [

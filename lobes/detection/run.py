@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 #: Files to go through, with their sizes and what their results depend on.
 Pending = dict[str, tuple[AudioInfo, dict[str, Any]]]
+#: Hz at which the page plays recordings of more than 48 kHz.
+HEARD = 16000
 #: What a near miss must reach of each threshold.
 NEAR = 0.5
 
@@ -318,7 +320,8 @@ def _write_page(
         title=f"Calls in {root.name}",
         summary=text,
         sample_rate=detector.sample_rate,
-        slow_down=detector.time_expansion,
+        # What is above hearing is played as slowly as a bat detector does.
+        slow_down=detector.sample_rate / HEARD if detector.sample_rate > 48000 else 1.0,
         figures=[
             (figure, "Calls per recorded hour, by recorder and hour of the day. Empty frames: recorded, no call.")
         ],

@@ -12,7 +12,7 @@ import soundfile
 import torch
 from synthetic_calls import RATE, SWEEPS, new_detector, random_calls, with_calls, write_recording
 
-from lobes.dataio import Recording
+from lobes.dataio import Recording, resample
 from lobes.dataio.annotations import Annotation
 from lobes.detection import (
     Detector,
@@ -141,14 +141,27 @@ def test_softmax_with_background(tmp_path):
     assert np.abs(scores[:50, 0] - expected.numpy()).max() < 1e-3  # 16-bit samples
 
 
-def test_calls_above_the_band_are_brought_down_and_timed_in_the_recording(detector, tmp_path):
-    """Sweeps four times as high and as fast, for a detector that hears four times as slowly."""
-    fast = new_detector(time_expansion=4.0, window=1.0, hop=0.5)
-    fast.load_state_dict(detector.state_dict())
-    fast.rules = {name: EventRule(0.6, 0.4, 0.05, 0.05, 0.05) for name in fast.events}
+class Slow(torch.nn.Module):
+    """An encoder that hears four times as slowly as it is, for calls above its band."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = load_encoder("logmel-40-25hz")
+        self.layer_dims, self.sample_rate, self.frame_rate = self.inner.layer_dims, 64000, 100.0
+
+    def forward(self, waveform, lengths):
+        return self.inner(waveform, lengths)
+
+
+def test_encoders_of_other_rates_find_calls_where_they_are(detector, tmp_path):
+    """Sweeps four times as high and as fast, in a file of another rate again."""
+    rule = EventRule(0.6, 0.4, 0.05, 0.05, 0.05)
+    fast = Detector(Slow(), FrameLinear, list(SWEEPS), window=1.0, hop=0.5, rules=dict.fromkeys(SWEEPS, rule)).eval()
+    fast.model.probe.load_state_dict(detector.model.probe.state_dict())
     slow_calls = random_calls(80.0, seed=11)
     calls = [Annotation(call.start / 4, call.end / 4, call.label) for call in slow_calls]
-    soundfile.write(tmp_path / "bat.wav", with_calls(80.0, slow_calls), 4 * RATE)
+    samples = resample(torch.from_numpy(with_calls(80.0, slow_calls)), 64000, 96000)
+    soundfile.write(tmp_path / "bat.wav", samples.numpy(), 96000)
     assert (fast.sample_rate, fast.frame_rate) == (64000, 100.0)
     found = detect_recording(fast, Recording(tmp_path / "bat.wav", fast.sample_rate))
     assert event_f1(event_records({"a": calls}, {"a": found})) > 0.9
