@@ -12,6 +12,7 @@ from lobes.dataio.bands import (
     sounds_of_files,
     sounds_of_manifest,
 )
+from lobes.dataio.blocks import Recording, WindowBatch, prefetch, read_part, window_batches
 from lobes.dataio.datasets import AudioDataset, audio_dataset, collate, merge_manifests
 from lobes.dataio.folders import data_root
 from lobes.dataio.folds import make_folds
@@ -30,7 +31,9 @@ __all__ = [
     "Clip",
     "GlobalBatchSampler",
     "Manifest",
+    "Recording",
     "Sound",
+    "WindowBatch",
     "audio_dataset",
     "audio_info",
     "band_report",
@@ -42,8 +45,10 @@ __all__ = [
     "leave_one_group_out",
     "make_folds",
     "merge_manifests",
+    "prefetch",
     "read_audio",
     "read_manifest",
+    "read_part",
     "resample",
     "scan_clips",
     "sounds_of_annotations",
@@ -53,5 +58,6 @@ __all__ = [
     "take_clips",
     "take_hours",
     "validate_splits",
+    "window_batches",
     "write_manifest",
 ]

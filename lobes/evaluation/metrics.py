@@ -180,7 +180,14 @@ eer = Metric("eer", ["target", "score"], _eer, bounds=(0.0, 1.0))
 #: (Hanley & McNeil 1982); NaN without targets or without others; reads `trial_records`.
 auc = Metric("auc", ["target", "score"], _auc, bounds=(0.0, 1.0), higher_is_better=True)
 
+#: Of detected events; `lobes.evaluation.event_metrics` has them.
+EVENT_METRICS = frozenset(
+    {
+        *(f"{kind}_f1{macro}" for kind in ("event", "intersection", "segment") for macro in ("", "_macro")),
+        *("event_precision", "event_recall", "average_precision", "mean_average_precision"),
+    }
+)
 #: Metrics that tables and plots show in percent.
-PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc"})
+PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc"}) | EVENT_METRICS
 #: Those in which more is better, by name: what tables and plots know of a metric read back from a file.
-HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc"})
+HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc"}) | EVENT_METRICS

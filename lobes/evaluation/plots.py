@@ -61,7 +61,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _styled(function: Callable[P, R]) -> Callable[P, R]:
+def styled(function: Callable[P, R]) -> Callable[P, R]:
     """Run a function under this module's style, which matplotlib reads when things are made and when they are drawn."""
 
     @functools.wraps(function)
@@ -104,7 +104,7 @@ def _number(text: str | None) -> float:
         return math.nan
 
 
-@_styled
+@styled
 def loss_figure(
     curves: Mapping[str, str | Path | tuple[Sequence[float], Sequence[float]]], y: str = "loss", unit: str = ""
 ) -> Figure:
@@ -130,7 +130,7 @@ def loss_figure(
     points = {name: curve for name, curve in points.items() if curve[0]}
     if not points:
         raise DataError(f"curves: no finite {y!r} to draw, expected at least one logged step; train first")
-    figure, (axes,) = _figure(WIDTH, 3.0)
+    figure, (axes,) = new_figure(WIDTH, 3.0)
     for index, (name, (steps, values)) in enumerate(points.items()):
         colour = COLOURS[index % len(COLOURS)]
         width = max(1, len(values) // 40)
@@ -156,7 +156,7 @@ def _running_mean(values: Sequence[float], width: int) -> list[float]:
     return means
 
 
-@_styled
+@styled
 def layer_weights_figure(weights: Mapping[str, Sequence[float]]) -> Figure:
     """Draw the weights that probes give to the layers of an encoder (`WeightedLayerSum.weights()`), as bars.
 
@@ -173,7 +173,7 @@ def layer_weights_figure(weights: Mapping[str, Sequence[float]]) -> Figure:
     if not weights or not all(len(values) for values in weights.values()):
         raise DataError("weights: nothing to draw, expected at least one layer per system; pass the probe's weights()")
     columns = 2 if max(map(len, weights)) <= 20 else 1  # as many names as fit beside each other
-    figure, (axes,) = _figure(WIDTH, 2.3 + 0.2 * math.ceil(len(weights) / columns))
+    figure, (axes,) = new_figure(WIDTH, 2.3 + 0.2 * math.ceil(len(weights) / columns))
     width = 0.8 / len(weights)
     longest = max(len(values) for values in weights.values())
     for index, (name, values) in enumerate(weights.items()):
@@ -190,7 +190,7 @@ def layer_weights_figure(weights: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def results_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw results with their intervals: a panel per task and metric, a row per system, best direction named.
 
@@ -211,7 +211,7 @@ def results_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
         panels.setdefault((result["task"], result["metric"]["name"]), []).append(result)
     rows = [len(panel) for panel in panels.values()]
     height = sum(0.34 * count + 1.05 for count in rows)
-    figure, all_axes = _figure(WIDTH, height, ratios=[0.34 * count + 0.2 for count in rows])
+    figure, all_axes = new_figure(WIDTH, height, ratios=[0.34 * count + 0.2 for count in rows])
     for axes, ((task, metric), panel) in zip(all_axes, panels.items(), strict=True):
         _panel(axes, task, metric, panel)
     return figure
@@ -246,7 +246,7 @@ def _panel(axes: Axes, task: str, metric: str, panel: Sequence[Mapping[str, Any]
     axes.set_axisbelow(True)
 
 
-def _figure(width: float, height: float, ratios: Sequence[float] = (1.0,)) -> tuple[Figure, list[Axes]]:
+def new_figure(width: float, height: float, ratios: Sequence[float] = (1.0,)) -> tuple[Figure, list[Axes]]:
     """Return a figure (inches) and its axes, one above the other."""
     from matplotlib.figure import Figure
 
@@ -255,7 +255,7 @@ def _figure(width: float, height: float, ratios: Sequence[float] = (1.0,)) -> tu
     return figure, list(grid[:, 0])
 
 
-@_styled
+@styled
 def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write a figure as .svg, .png or .pdf, by the name's ending; the same figure gives the same bytes.
 
@@ -277,7 +277,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     return path
 
 
-@_styled
+@styled
 def inline_svg(figure: Figure, description: str) -> str:
     """Return a figure as an `<svg>` element for an HTML page, in the page's text colour and as wide as there is room.
 

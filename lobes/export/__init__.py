@@ -6,8 +6,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from lobes.export.card import ModelCard
-from lobes.export.folder import WEIGHTS_FOLDER, available_encoders, load_encoder, load_weights, save_encoder
-from lobes.export.trusted import build_encoder, encoder_yaml
+from lobes.export.folder import (
+    WEIGHTS_FOLDER,
+    available_encoders,
+    encoder_text,
+    load_encoder,
+    load_weights,
+    replace_file,
+    save_encoder,
+)
+from lobes.export.trusted import build_encoder, build_trusted, encoder_yaml
 
 if TYPE_CHECKING:
     from lobes.export.huggingface import LobesConfig, LobesModel, load_hf, save_hf
@@ -28,6 +36,8 @@ __all__ = [
     "WEIGHTS_FOLDER",
     "available_encoders",
     "build_encoder",
+    "build_trusted",
+    "encoder_text",
     "encoder_yaml",
     "export_onnx",
     "export_step",
@@ -35,6 +45,7 @@ __all__ = [
     "load_hf",
     "load_weights",
     "quantise_onnx",
+    "replace_file",
     "save_encoder",
     "save_hf",
     "verify_onnx",

@@ -115,15 +115,30 @@ def load_encoder(source: str | Path, *, untrained: bool = False, seed: int = 0) 
             torch.manual_seed(seed)
             return load_upstream(source, untrained).float().eval()
     folder = find_encoder(source)
-    path = folder / HPARAMS_FILE
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); save the encoder again") from error
-    encoder = _build(text, str(path), seed)
+    encoder = _build(encoder_text(folder), str(folder / HPARAMS_FILE), seed)
     if not untrained:
         load_weights(encoder, folder / WEIGHTS_FILE)
     return encoder.float().eval()
+
+
+def encoder_text(source: str | Path) -> str:
+    """The HyperPyYAML text that describes an encoder: what `save_encoder` takes, to save it again after it was tuned.
+
+    Arguments
+    ---------
+    source : str or Path
+        An encoder folder, the output folder of a run, or a shipped name.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or its text cannot be read.
+    """
+    path = find_encoder(source) / HPARAMS_FILE
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); save the encoder again") from error
 
 
 def load_weights(encoder: nn.Module, path: str | Path, prefix: str = "") -> None:

@@ -21,7 +21,7 @@ from torch import nn
 
 from lobes.errors import CheckpointError, ConfigError
 
-TRUSTED_PACKAGES = ("lobes.encoders", "lobes.mixers", "torch.nn")
+TRUSTED_PACKAGES = ("lobes.encoders", "lobes.mixers", "lobes.probes", "torch.nn")
 PRETRAINER_TAG = "!new:lobes.export.SafetensorsPretrainer"
 
 _HEADER = """\
@@ -82,7 +82,8 @@ def build_encoder(text: str, name: str = "hyperparams.yaml") -> nn.Module:
     """Build the ``encoder`` of such a text with fresh weights, refusing every tag that is not a module's class.
 
     ``!new:`` and ``!name:`` may name subclasses of `torch.nn.Module` that are defined in `lobes.encoders`,
-    `lobes.mixers` or `torch.nn`. Nothing is imported from elsewhere, and nothing but those classes is called.
+    `lobes.mixers`, `lobes.probes` or `torch.nn`. Nothing is imported from elsewhere, and nothing but those classes is
+    called.
 
     Arguments
     ---------
@@ -108,20 +109,50 @@ def build_encoder(text: str, name: str = "hyperparams.yaml") -> nn.Module:
     Traceback (most recent call last):
     lobes.errors.CheckpointError: hyperparams.yaml: tag '!apply:os.system'; ...
     """
+    encoder = build_trusted(text, name, "encoder")
+    if not isinstance(encoder, nn.Module):
+        raise CheckpointError(f"{name}: encoder is a {type(encoder).__name__}; expected !new:lobes.encoders.Encoder")
+    return encoder
+
+
+def build_trusted(text: str, name: str, key: str | None = None) -> Any:
+    """Build a YAML document, or one entry at its top, with the same restriction.
+
+    Arguments
+    ---------
+    text : str
+        YAML with tags ``!new:`` and ``!name:``; references are not resolved.
+    name : str
+        What error messages call it.
+    key : str, optional
+        The entry; by default everything.
+
+    Returns
+    -------
+    Any
+        Modules, their constructors (classes, or partials of them), and YAML's own types.
+
+    Raises
+    ------
+    CheckpointError
+        As `build_encoder`.
+
+    Example
+    -------
+    >>> build_trusted("{width: 16, head: !name:torch.nn.Linear {bias: false}}", "model.yaml")["head"](4, 2)
+    Linear(in_features=4, out_features=2, bias=False)
+    """
     try:
         loader = _EncoderLoader(text)
         root = loader.get_single_node()
         for node in _walk(root):
             _check_tag(node)
-        encoder_node = _child(root, "encoder")
-        encoder = loader.construct_document(encoder_node)
+        return loader.construct_document(root if key is None else _child(root, key))
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from error
     except (YAMLError, ConfigError, TypeError, ValueError, RuntimeError, RecursionError) as error:
-        raise CheckpointError(f"{name}: {_one_line(error)}; expected an encoder that this version builds") from error
-    if not isinstance(encoder, nn.Module):
-        raise CheckpointError(f"{name}: encoder is a {type(encoder).__name__}; expected !new:lobes.encoders.Encoder")
-    return encoder
+        expected = f"an {key} that this version builds" if key else "a file that this version wrote"
+        raise CheckpointError(f"{name}: {_one_line(error)}; expected {expected}") from error
 
 
 class _EncoderLoader(ruamel.yaml.SafeLoader):

@@ -20,6 +20,7 @@ ALLOWED = {
     "encoders": {"mixers"},
     **{name: {"mixers", "encoders"} | DATA for name in ABOVE_ENCODERS},
     **{name: DATA - {name} for name in DATA},
+    "detection": MODELS | DATA,
     "training": MODELS | DATA,
 }
 

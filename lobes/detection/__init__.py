@@ -1,0 +1,24 @@
+"""Detectors of calls in recordings of any length: built, saved, loaded, and run over folders."""
+
+from __future__ import annotations
+
+from lobes.detection.detector import Detector, frame_loss, frame_targets
+from lobes.detection.folder import detector_checksum, load_detector, save_detector
+from lobes.detection.run import DetectionOptions, Summary, detect_folder
+from lobes.detection.scoring import detect_recording, events_of, score_recording, tune_detector
+
+__all__ = [
+    "DetectionOptions",
+    "Detector",
+    "Summary",
+    "detect_folder",
+    "detect_recording",
+    "detector_checksum",
+    "events_of",
+    "frame_loss",
+    "frame_targets",
+    "load_detector",
+    "save_detector",
+    "score_recording",
+    "tune_detector",
+]

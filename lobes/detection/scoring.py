@@ -1,0 +1,156 @@
+"""From a recording of any length to scores and events, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lobes.dataio import Recording, prefetch, window_batches
+from lobes.dataio.annotations import Annotation
+from lobes.detection.detector import Detector
+from lobes.evaluation import EventFinder, EventRule, OperatingPoint, OverlapAverage, tune_rules
+from lobes.evaluation.events import sorted_events
+
+
+def score_recording(
+    detector: Detector, recording: Recording, batch_size: int = 8, block_seconds: float = 60.0
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the scores of a recording, piece by piece.
+
+    Parameters
+    ----------
+    detector : Detector
+        In evaluation mode.
+    recording : Recording
+        At the detector's `sample_rate`.
+    batch_size : int
+        Windows that are encoded at once.
+    block_seconds : float
+        Audio that is read at once.
+
+    Yields
+    ------
+    array (n, events)
+        Frames of the detector's grid, averaged over the windows that hear them. Pieces have any length; put together
+        they are the same for all blocks, and for all batches but for the last digits.
+
+    Raises
+    ------
+    AudioError
+        Nothing of the recording could be decoded.
+    """
+    average = OverlapAverage(detector.window_frames, detector.hop_frames)
+    blocks = recording.blocks(block_seconds)
+    batches = window_batches(blocks, detector.window_samples, detector.hop_samples, batch_size)
+    for batch in prefetch(batches):
+        yield average.add(*detector.scores(batch.audio, batch.samples))
+    yield average.finish()
+
+
+def detect_recording(
+    detector: Detector,
+    recording: Recording,
+    batch_size: int = 8,
+    rules: Mapping[str, EventRule] | None = None,
+    block_seconds: float = 60.0,
+) -> list[Annotation]:
+    """Return the events of a recording, in the order of their beginnings.
+
+    Parameters
+    ----------
+    detector, recording, batch_size, block_seconds
+        As for `score_recording`.
+    rules : mapping of str to EventRule, optional
+        In place of the detector's own.
+
+    Returns
+    -------
+    list of Annotation
+        `score` is the largest in the event; the band is that of `Detector.bands`.
+    """
+    pieces = score_recording(detector, recording, batch_size, block_seconds)
+    [found] = events_of(detector, recording, pieces, [rules or detector.rules])
+    return found
+
+
+def tune_detector(
+    detector: Detector,
+    reference: Mapping[str, Sequence[Annotation]],
+    files: Mapping[str, str | Path] | None = None,
+    batch_size: int = 8,
+    **options: Any,
+) -> list[OperatingPoint]:
+    """Give a detector the thresholds that suit its classes best on validation recordings.
+
+    Parameters
+    ----------
+    detector : Detector
+        In evaluation mode; its `rules` are changed.
+    reference : mapping of str to sequence of Annotation
+        Annotated events of each recording: an empty list, where there are none.
+    files : mapping of str to path, optional
+        Where the recordings are; by default the keys of `reference` are their paths.
+    batch_size : int
+        Windows that are encoded at once.
+    **options
+        As `lobes.evaluation.tune_rules` takes: `records`, `thresholds`, `low_ratios`.
+
+    Returns
+    -------
+    list of OperatingPoint
+        Everything that was tried.
+
+    Raises
+    ------
+    AudioError
+        A recording cannot be read.
+    """
+    scores = {}
+    for name in reference:
+        recording = Recording(files[name] if files else name, detector.sample_rate)
+        scores[name] = np.concatenate(list(score_recording(detector, recording, batch_size)))
+    detector.rules, points = tune_rules(scores, reference, detector.rules, detector.frame_rate, **options)
+    return points
+
+
+def events_of(
+    detector: Detector,
+    recording: Recording,
+    scores: Iterable[NDArray[np.float32]],
+    rule_sets: Sequence[Mapping[str, EventRule]],
+) -> list[list[Annotation]]:
+    """Return the events of a recording under several sets of rules at once.
+
+    Parameters
+    ----------
+    detector : Detector
+    recording : Recording
+        That the scores are of; its length is known once they are through.
+    scores : iterable of array (n, events)
+        From `score_recording`.
+    rule_sets : sequence of mapping
+        Per set, the rule of each class.
+
+    Returns
+    -------
+    list of list of Annotation
+        Per set, in the order of their beginnings.
+    """
+    finders = [EventFinder(rules, detector.frame_rate) for rules in rule_sets]
+    found: list[list[Annotation]] = [[] for _ in finders]
+    for piece in scores:
+        for events, finder in zip(found, finders, strict=True):
+            events += finder.feed(piece)
+    for events, finder in zip(found, finders, strict=True):
+        events += finder.finish(recording.seconds)
+    return [sorted_events([_with_band(event, detector) for event in events]) for events in found]
+
+
+def _with_band(event: Annotation, detector: Detector) -> Annotation:
+    low, high = detector.bands.get(event.label, (None, None))
+    return replace(event, low_hz=low, high_hz=high)
