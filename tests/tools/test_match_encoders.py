@@ -23,6 +23,7 @@ def tool():
     return module
 
 
+@pytest.mark.slow
 def test_the_tiny_files_are_what_the_tool_writes(tool):
     for name, text in tool.files("tiny").items():
         assert (ENCODERS / "tiny" / f"{name}.yaml").read_text(encoding="utf-8") == text
