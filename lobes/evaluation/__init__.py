@@ -38,6 +38,7 @@ from lobes.evaluation.psds import PSDS, psds
 from lobes.evaluation.records import char_errors, edit_counts, label_records, trial_records, word_errors
 from lobes.evaluation.report import write_report
 from lobes.evaluation.results import append_row, read_result, read_rows, result_row, write_result
+from lobes.evaluation.review import ReviewItem, choose_items, write_review
 from lobes.evaluation.statistics import (
     Comparison,
     Interval,
@@ -62,6 +63,7 @@ __all__ = [
     "OperatingPoint",
     "OverlapAverage",
     "PSDS",
+    "ReviewItem",
     "accuracy",
     "activity_figure",
     "append_row",
@@ -71,6 +73,7 @@ __all__ = [
     "calls_per_hour",
     "cer",
     "char_errors",
+    "choose_items",
     "collar",
     "confusion",
     "confusion_figure",
@@ -123,4 +126,5 @@ __all__ = [
     "word_errors",
     "write_report",
     "write_result",
+    "write_review",
 ]

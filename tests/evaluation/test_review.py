@@ -89,6 +89,11 @@ def test_a_recording_that_is_gone_is_said_and_costs_only_its_pictures(tmp_path):
     assert "cannot be opened" in items[3]["problem"] and contents(page)["audio"].startswith("data:audio/")
 
 
+def test_a_page_of_nothing_is_a_page(tmp_path):
+    page = write_review(tmp_path / "index.html", [], title="Silence", summary="No call.", progress=False)
+    assert contents(page)["items"] == [] and "Silence" in page.read_text(encoding="utf-8")
+
+
 def test_detections_need_scores(tmp_path):
     write_recordings(tmp_path)
     item = ReviewItem(Annotation(0.0, 1.0, "a", file="south.wav"), tmp_path / "south.wav", 0.5)
