@@ -172,9 +172,10 @@ def scored_records(
         `id`, `group`, `label`, `score` (0 for a missed event), `detected` and `annotated` (0 or 1): a match has both.
     """
     rows: list[dict[str, Any]] = []
+    names = labels_of(reference, detected, labels)
     for recording in recordings(reference, detected):
         group = str((groups or {}).get(recording, recording))
-        for label in labels_of(reference, detected, labels):
+        for label in names:
             truth, found = (of_label(events.get(recording, ()), label) for events in (reference, detected))
             scores = with_scores(found)
             pairs = dict((column, row) for row, column in by_score(criterion(times(truth), times(found)), scores))
@@ -208,8 +209,9 @@ def _counted(
     groups: Mapping[str, Any] | None,
 ) -> list[dict[str, Any]]:
     rows = []
+    names = labels_of(reference, detected, labels)
     for recording in recordings(reference, detected):
-        for label in labels_of(reference, detected, labels):
+        for label in names:
             found = count(*(of_label(events.get(recording, ()), label) for events in (reference, detected)))
             rows.append(
                 {

@@ -90,17 +90,24 @@ def tune_rules(
             tuned[label] = rule
             continue
         of_class = {name: values[:, column : column + 1] for name, values in scores.items()}
-        tried = [
-            _point(of_class, truth, label, replace(rule, high=high, low=ratio * high), frame_rate, records)
+        by_ratio = [
+            [
+                _point(of_class, truth, label, replace(rule, high=high, low=ratio * high), frame_rate, records)
+                for high in sorted(thresholds)
+            ]
             for ratio in low_ratios
-            for high in sorted(thresholds)
         ]
-        best = max(np.nan_to_num([point.f1 for point in tried]))
-        equal = [point for point in tried if np.nan_to_num(point.f1) >= best - 1e-12]
-        same_ratio = [p for p in equal if p.rule.lower / p.rule.high == equal[0].rule.lower / equal[0].rule.high]
-        tuned[label] = same_ratio[len(same_ratio) // 2].rule
-        points += tried
+        tuned[label] = _best(by_ratio)
+        points += [point for tried in by_ratio for point in tried]
     return tuned, points
+
+
+def _best(by_ratio: Sequence[Sequence[OperatingPoint]]) -> EventRule:
+    """The rule of the largest F1, in the middle of those of the first ratio that has it."""
+    largest = max(np.nan_to_num([point.f1 for tried in by_ratio for point in tried]))
+    equal = [[point for point in tried if np.nan_to_num(point.f1) >= largest - 1e-12] for tried in by_ratio]
+    first = next(tried for tried in equal if tried)
+    return first[len(first) // 2].rule
 
 
 def _point(

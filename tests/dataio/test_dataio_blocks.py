@@ -9,9 +9,10 @@ import pytest
 import soundfile
 import torch
 
-from lobes.dataio import AudioError, Recording, block_resampler, read_audio, resample, window_batches
+from lobes.dataio import AudioError, Recording, block_resampler, read_audio, read_part, resample, window_batches
 from lobes.dataio.block_resampler import BlockResampler
 from lobes.dataio.blocks import prefetch
+from lobes.dataio.scan import AUDIO_SUFFIXES
 from lobes.errors import ConfigError
 
 #: Name, container, encoding, rate (Hz), channels.
@@ -140,6 +141,18 @@ def test_what_cannot_be_read_is_one_clear_error(tmp_path):
         Recording(tmp_path / "mono.wav", channel=1)
 
 
+def test_a_part_is_read_as_far_as_it_is_there(tmp_path):
+    path = tmp_path / "a.wav"
+    samples = noise(10, 16000, 2)
+    soundfile.write(path, samples, 16000, "FLOAT")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert np.abs(read_part(path, 1.0, 2.0).numpy() - samples[16000:32000].mean(1)).max() < 1e-6
+    assert np.abs(read_part(path, 1.0, 2.0, channel=1).numpy() - samples[16000:32000, 1]).max() < 1e-6
+    assert len(read_part(path, 4.0, 9.0, 8000)) == pytest.approx(8000, abs=100)
+    with pytest.raises(AudioError, match="nothing between 7 and 9 s"):
+        read_part(path, 7.0, 9.0)
+
+
 def slow_windows(samples: torch.Tensor, window: int, hop: int) -> list[tuple[list[float], int]]:
     """Cut by the definition, all at once."""
     cut, start = [], 0
@@ -185,3 +198,17 @@ def test_prefetching_keeps_order_and_errors_and_ends():
         if item == 3:
             break
     assert threading.active_count() == before, "the thread goes on after the loop was left"
+
+
+@pytest.mark.data
+def test_real_recordings_are_the_same_in_blocks(lobes_data):
+    files = sorted((lobes_data / "borneo_sulawesi_cc0").rglob("*.*"))
+    files = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES][::4]
+    if not files:
+        pytest.skip("no borneo_sulawesi_cc0 among the real corpora")
+    for path in files:
+        recording = Recording(path)
+        assert (whole(recording, 3.7) - read_audio(path)).abs().max() < 1e-5, path.name
+        assert recording.problems == []
+        part = read_part(path, 1.0, 2.5)
+        assert (part - read_audio(path, start=1.0, stop=2.5)).abs().max() < 1e-5
