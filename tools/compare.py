@@ -58,8 +58,8 @@ def main() -> None:
         if options.append:
             append_row(options.append, result)
     first, *others = results
-    found = [paired_bootstrap(first["records"], other["records"], metric) for other in others]
-    for other, difference, p_value in zip(others, found, holm([f.p_value for f in found]), strict=True):
+    differences = [paired_bootstrap(first["records"], other["records"], metric) for other in others]
+    for other, difference, p_value in zip(others, differences, holm([d.p_value for d in differences]), strict=True):
         edges = f"[{difference.low:+.4f}, {difference.high:+.4f}]"
         print(f"{first['system']} minus {other['system']}: {difference.difference:+.4f} {edges}, p {p_value:.2g}")
 

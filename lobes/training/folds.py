@@ -136,14 +136,13 @@ def cross_validate(
     tuple of list, dict and list
         The decisions of all folds, what they cost, and those on background alone.
     """
-    known: dict[str, dict[str, Tensor]] = {
-        "calls": {},
-        "background": {},
-    }  # features, as long as the encoder is the same
-    outcomes, backgrounds = [], []
+    # Features, as long as the encoder is the same.
+    known: dict[str, dict[str, Tensor]] = {"calls": {}, "background": {}}
+    outcomes: list[tuple[list[Decision], dict[str, Any]]] = []
+    backgrounds: list[tuple[list[Decision], dict[str, Any]]] = []
     for name, fold in folds.items():
         source = hparams["encoder"].format(fold=name)
-        encoder = load_encoder(source, untrained=hparams["untrained"], seed=hparams["seed"])
+        encoder: Any = load_encoder(source, untrained=hparams["untrained"], seed=hparams["seed"])
         if source != hparams["encoder"]:
             known = {"calls": {}, "background": {}}
         for kind, transform in (("background", hparams["background"]), ("calls", None)):
