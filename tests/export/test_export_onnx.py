@@ -179,6 +179,7 @@ def test_int8_steps_are_close(streaming, tmp_path):
     assert "Softmax" in kinds and "IsNaN" not in kinds, "attention is guarded against rows that there are not"
 
 
+@pytest.mark.slow
 def test_steps_from_features_on_need_no_streaming_features(tmp_path):
     encoder = small(partial(SDPA, num_heads=2, causal=True, left_context=6), causal=True)
     report = export_step(encoder, tmp_path / "step.onnx", Chunks(2))

@@ -19,7 +19,7 @@ def stream(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("rate", [16000, 8000])
+@pytest.mark.parametrize("rate", [16000, pytest.param(8000, marks=pytest.mark.slow)])
 def test_a_file_streams_as_it_encodes_offline(tmp_path, rate):
     audio = np.random.default_rng(0).normal(scale=0.1, size=3 * rate + 123)
     soundfile.write(tmp_path / "noise.wav", audio, rate)

@@ -73,6 +73,7 @@ def test_a_quick_run_measures_and_reports(tool, here, tmp_path):
         assert (tmp_path / "docs" / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_rows_are_kept_until_told_otherwise(tool, here, tmp_path, capsys):
     first = quick(tool, tmp_path, "--mixers", "FFN only", "PoM")["rows"]
     here.clear()
@@ -95,6 +96,7 @@ def test_rows_are_kept_until_told_otherwise(tool, here, tmp_path, capsys):
     assert [(row["name"], len(row["forward"])) for row in again] == [("FFN only", 1)]
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_a_row_and_no_crash(tool):
     settings = tool.settings_of("layers", tool.parse(["layers", "--quick", "--max-gb", "3"]), "cpu")
     variants = {variant.name: variant for variant in tool.efficiency_layers.available_variants()}

@@ -53,6 +53,7 @@ def test_a_shipped_encoder_becomes_two_files_and_a_table(tmp_path, export, capsy
     )
 
 
+@pytest.mark.slow
 def test_chunks_give_the_step_of_a_stream(tmp_path, export):
     save_encoder(build_encoder(HPARAMS), tmp_path / "enc", HPARAMS)
     export(tmp_path / "enc", tmp_path / "out", "--chunk", 4)
