@@ -214,12 +214,7 @@ def merge_adapter(encoder: nn.Module, name: str | None = None) -> nn.Module:
             f"merge_adapter: the encoder has {_names(record)}, which were learned on the weights as they are; "
             f"remove_adapter all but '{name}' first"
         )
-    method = type(record.adaptations[name])
-    if not method.mergeable:
-        can = ", ".join(sorted(c.__name__ for c in methods() if c.mergeable))
-        raise ConfigError(
-            f"merge_adapter: '{name}' is {method.__name__}, which no weights can express; {can} can merge"
-        )
+    check_mergeable(record.adaptations[name])
     set_active(encoder, name)
     for module in encoder.modules():
         if isinstance(module, Site):
@@ -228,6 +223,20 @@ def merge_adapter(encoder: nn.Module, name: str | None = None) -> nn.Module:
         layer.merge(adapter_names=[name])
         setattr(parent, attribute, layer.base_layer)
     return remove_adapter(encoder, name)
+
+
+def check_mergeable(adaptation: Adaptation) -> None:
+    """Refuse a method that cannot become part of the weights, such as for what is saved merged: before it is trained.
+
+    Raises
+    ------
+    ConfigError
+        The method is none of those that can, which it names.
+    """
+    method = type(adaptation)
+    if not method.mergeable:
+        can = ", ".join(sorted(c.__name__ for c in methods() if c.mergeable))
+        raise ConfigError(f"{method.__name__} cannot be merged: no weights can express it; {can} can")
 
 
 def trainable_share(encoder: nn.Module) -> float:

@@ -6,11 +6,13 @@ from lobes.detection.detector import Detector, frame_loss, frame_targets
 from lobes.detection.folder import detector_checksum, load_detector, save_detector
 from lobes.detection.run import DetectionOptions, Summary, detect_folder
 from lobes.detection.scoring import detect_recording, events_of, score_recording, tune_detector
+from lobes.detection.windows import check_test_events, recording_events, window_dataset, write_windows
 
 __all__ = [
     "DetectionOptions",
     "Detector",
     "Summary",
+    "check_test_events",
     "detect_folder",
     "detect_recording",
     "detector_checksum",
@@ -18,7 +20,10 @@ __all__ = [
     "frame_loss",
     "frame_targets",
     "load_detector",
+    "recording_events",
     "save_detector",
     "score_recording",
     "tune_detector",
+    "window_dataset",
+    "write_windows",
 ]

@@ -52,8 +52,8 @@ class Detector(nn.Module):
         Where each class calls, Hz, for tables and pictures; the model reads all of its band whatever they are.
     normalize : bool
         As for `lobes.probes.WeightedLayerSum`.
-    frozen : bool
-        Whether training leaves the encoder as it is.
+    frozen : bool, optional
+        Whether training leaves the encoder as it is; None as for `lobes.probes.Downstream`.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ class Detector(nn.Module):
         rules: Mapping[str, EventRule] | None = None,
         bands: Mapping[str, tuple[float, float]] | None = None,
         normalize: bool = False,
-        frozen: bool = True,
+        frozen: bool | None = True,
     ) -> None:
         super().__init__()
         self.classes, self.background = list(classes), list(background)
@@ -225,7 +225,7 @@ def frame_loss(logits: Tensor, valid: Tensor, targets: Tensor, positive_weight: 
     Parameters
     ----------
     logits : Tensor
-        (B, T, C).
+        (B, T, C); or (B, C) of a head that decides on whole windows, which hold an event where half of it or more do.
     valid : Tensor
         (B, T), bool.
     targets : Tensor
@@ -238,6 +238,8 @@ def frame_loss(logits: Tensor, valid: Tensor, targets: Tensor, positive_weight: 
     Tensor
         Scalar, nats.
     """
+    if logits.dim() == 2:
+        logits, valid, targets = logits[:, None], valid[:, :1], (targets.mean(1, keepdim=True) >= 0.5).float()
     n_frames = min(logits.shape[1], targets.shape[1])
     logits, valid, targets = logits[:, :n_frames], valid[:, :n_frames], targets[:, :n_frames].to(logits)
     weight = logits.new_tensor(positive_weight)

@@ -12,8 +12,9 @@ from lobes.dataio.corpora.emodb import prepare_emodb
 from lobes.dataio.corpora.fsdd import prepare_fsdd
 from lobes.dataio.corpora.gcompris_fr import prepare_gcompris_fr
 from lobes.dataio.corpora.gibbon_females import prepare_gibbon_females
+from lobes.dataio.corpora.gibbon_scenes import prepare_gibbon_scenes
 from lobes.dataio.corpora.hainan_gibbon import prepare_hainan_gibbon
-from lobes.dataio.corpora.held_out import prepare_held_out
+from lobes.dataio.corpora.held_out import prepare_held_out, prepare_parts
 from lobes.dataio.corpora.infant_marmosets import prepare_infant_marmosets
 from lobes.dataio.corpora.librispeech import prepare_librispeech
 from lobes.dataio.corpora.macaque_coos import prepare_macaque_coos
@@ -33,6 +34,7 @@ __all__ = [
     "prepare_fsdd",
     "prepare_gcompris_fr",
     "prepare_gibbon_females",
+    "prepare_gibbon_scenes",
     "prepare_hainan_gibbon",
     "prepare_held_out",
     "prepare_infant_marmosets",
@@ -40,6 +42,7 @@ __all__ = [
     "prepare_macaque_coos",
     "prepare_minifrench",
     "prepare_mix",
+    "prepare_parts",
     "prepare_siamang",
     "prepare_yellow_cheeked_gibbon",
 ]

@@ -1,9 +1,9 @@
-"""A corpus without some of its groups, to pretrain on what a test is not made of."""
+"""A corpus that has only the split `all`, divided by groups."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lobes.dataio.manifest import read_manifest
@@ -53,4 +53,41 @@ def prepare_held_out(
     parts = split_by_group(rows, {"valid": valid_share}, seed=seed)
     return {
         name: write_part(Path(save_folder) / f"{name}.csv", part, whole, held_out=names) for name, part in parts.items()
+    }
+
+
+def prepare_parts(
+    save_folder: str | os.PathLike[str],
+    corpus: Callable[..., dict[str, Path]],
+    shares: Mapping[str, float],
+    seed: int = 0,
+) -> dict[str, Path]:
+    """Write `train.csv` and a split for each share of a corpus that has only the split `all`, in whole groups.
+
+    Parameters
+    ----------
+    save_folder, corpus
+        As for `prepare_held_out`.
+    shares : mapping
+        Split -> share of the seconds, such as `{"valid": 0.2, "test": 0.2}`.
+    seed : int
+        Decides which groups those are.
+
+    Returns
+    -------
+    dict
+        Split -> CSV.
+
+    Raises
+    ------
+    ConfigError
+        The shares are negative or leave nothing to train on.
+    DataError
+        Fewer groups than splits.
+    """
+    whole = read_manifest(corpus(save_folder=Path(save_folder) / "whole")["all"])
+    parts = split_by_group(whole.rows, shares, seed=seed)
+    return {
+        name: write_part(Path(save_folder) / f"{name}.csv", part, whole, shares=dict(shares), seed=seed)
+        for name, part in parts.items()
     }
