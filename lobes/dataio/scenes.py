@@ -58,7 +58,7 @@ def write_scenes(
 ) -> Path:
     """Mix calls into backgrounds; write the scenes as FLAC beside a manifest that has a row for each call.
 
-    A scene's background are clips of one group, chained. Its calls do not overlap; each is of a label that is drawn
+    A scene's background are clips of one group, chained; groups take turns. Its calls do not overlap; each is of a label that is drawn
     first, so that rare ones are as frequent. A scene without calls has one row, from end to end, of the label
     `background`. Everything is a pure function of the manifests, the options and `seed`; scenes that are there already
     and were made so are left alone.
@@ -170,7 +170,7 @@ class _Studio:
     def write(self, number: int, folder: Path) -> list[Row]:
         """Draw a scene and write it, at one level or at all; return its rows."""
         rng = np.random.default_rng([self.seed, number])
-        group, background = self._background(rng)
+        group, background = self._background(number, rng)
         calls = self._place(rng)
         rows: list[Row] = []
         for level in self.levels if self.every_level else [None]:
@@ -180,10 +180,10 @@ class _Studio:
             rows += self._rows(name, group, at_level, level)
         return rows
 
-    def _background(self, rng: np.random.Generator) -> tuple[str, Tensor]:
-        """Clips of one group, chained, until a scene is full."""
+    def _background(self, number: int, rng: np.random.Generator) -> tuple[str, Tensor]:
+        """Clips of one group, chained, until a scene is full; each group in its turn."""
         while self.by_group:
-            group = _choice(rng, sorted(self.by_group))
+            group = sorted(self.by_group)[number % len(self.by_group)]
             fade = round(CROSSFADE * self.rate)
             scene, end = torch.zeros(self.samples + fade), 0
             while end < self.samples and self.by_group.get(group):

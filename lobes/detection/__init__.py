@@ -5,7 +5,7 @@ from __future__ import annotations
 from lobes.detection.detector import Detector, frame_loss, frame_targets
 from lobes.detection.folder import detector_checksum, load_detector, save_detector
 from lobes.detection.run import DetectionOptions, Summary, detect_folder
-from lobes.detection.scoring import detect_recording, events_of, score_recording, tune_detector
+from lobes.detection.scoring import detect_recording, detect_recordings, events_of, score_recording, tune_detector
 from lobes.detection.windows import check_test_events, recording_events, window_dataset, write_windows
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "check_test_events",
     "detect_folder",
     "detect_recording",
+    "detect_recordings",
     "detector_checksum",
     "events_of",
     "frame_loss",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lobes.dataio import Recording, prefetch, window_batches
+from lobes.dataio import AudioError, Recording, prefetch, window_batches
 from lobes.dataio.annotations import Annotation
 from lobes.detection.detector import Detector
 from lobes.evaluation import EventFinder, EventRule, OperatingPoint, OverlapAverage, tune_rules
 from lobes.evaluation.events import sorted_events
+
+logger = logging.getLogger(__name__)
 
 
 def score_recording(
@@ -78,6 +81,27 @@ def detect_recording(
     return found
 
 
+def detect_recordings(
+    detector: Detector, files: Iterable[str | Path], batch_size: int = 8
+) -> dict[str | Path, list[Annotation]]:
+    """Return the events of recordings, by file; those that cannot be read are left out, with a warning.
+
+    Parameters
+    ----------
+    detector, batch_size
+        As for `score_recording`.
+    files : iterable of path
+        The recordings.
+    """
+    found = {}
+    for file in files:
+        try:
+            found[file] = detect_recording(detector, Recording(file, detector.sample_rate), batch_size)
+        except AudioError as error:
+            logger.warning("left out: %s", error)
+    return found
+
+
 def tune_detector(
     detector: Detector,
     reference: Mapping[str, Sequence[Annotation]],
@@ -107,13 +131,16 @@ def tune_detector(
 
     Raises
     ------
-    AudioError
-        A recording cannot be read.
+    DataError
+        No recording can be read; if some can, the others are left out, with a warning.
     """
     scores = {}
     for name in reference:
-        recording = Recording(files[name] if files else name, detector.sample_rate)
-        scores[name] = np.concatenate(list(score_recording(detector, recording, batch_size)))
+        try:
+            recording = Recording(files[name] if files else name, detector.sample_rate)
+            scores[name] = np.concatenate(list(score_recording(detector, recording, batch_size)))
+        except AudioError as error:
+            logger.warning("left out: %s", error)
     detector.rules, points = tune_rules(scores, reference, detector.rules, detector.frame_rate, **options)
     return points
 

@@ -137,14 +137,13 @@ def write_windows(
             continue
         first = firsts[file]
         for number, start in enumerate(np.arange(0.0, max(seconds - _SHORTEST, _SHORTEST), hop or window)):
-            stop = min(float(start) + window, seconds)
+            begin, end = float(start), min(float(start) + window, seconds)
             inside = [
-                [round(max(e.start, start) - start, 6), round(min(e.end, stop) - start, 6), e.label]
-                for e in found
-                if e.end > start and e.start < stop
+                [round(max(event.start, begin) - begin, 6), round(min(event.end, end) - begin, 6), event.label]
+                for event in found
+                if event.end > begin and event.start < end
             ]
-            where = {"start": round(float(start), 6), "stop": round(stop, 6), "channel": None}
-            where["duration"] = round(where["stop"] - where["start"], 6)
+            where: Row = {"start": begin, "stop": end, "duration": end - begin, "channel": None}
             rows.append({**first, "id": f"{first['id']}/{number}", **where, EVENTS: json.dumps(inside)})
     if not rows:
         raise DataError(f"{manifest_csv}: no recording can be read; the first: {skipped[0][0]}: {skipped[0][1]}")

@@ -57,7 +57,7 @@ def test_every_call_is_where_the_manifest_says_at_its_level(sources, tmp_path):
     assert len({row["wav"] for row in manifest.rows}) == 12 and len(calls) > 8
     for row in calls:
         path, (begin, end) = manifest.audio_path(row), (row["start"], row["stop"])
-        assert end - begin == pytest.approx(1.0 if row["call_type"] == "low" else 2.0)
+        assert end - begin == pytest.approx(1.0 if row["call_type"] == "low" else 2.0, abs=2e-6)
         inside = read_audio(path, RATE, begin, end)
         hertz = 1000.0 if row["call_type"] == "low" else 1500.0
         spectrum = torch.fft.rfft(band(inside, RATE)).abs()

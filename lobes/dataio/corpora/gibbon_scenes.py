@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from lobes.dataio.corpora.borneo_sulawesi import prepare_borneo_sulawesi
@@ -29,7 +30,7 @@ def prepare_gibbon_scenes(
     *,
     valid_share: float = 0.25,
     n_scenes: int = 120,
-    n_test_scenes: int = 24,
+    n_test_scenes: int = 32,
     seconds: float = 60.0,
     snr_db: Sequence[float] = (-5.0, 0.0, 5.0, 10.0),
     band: Sequence[float] = BAND,
@@ -78,19 +79,17 @@ def prepare_gibbon_scenes(
     clips = prepare_danum_clips(root and root / "danum_clips", save_folder / "danum_clips", classes=SIX_CLASSES)
     whole = read_manifest(clips["all"])
     parts = split_by_group(whole.rows, {"valid": valid_share}, seed=seed)
-    options = {"seconds": seconds, "snr_db": tuple(snr_db), "band": (band[0], band[1]), "seed": seed}
+    scenes = partial(write_scenes, seconds=seconds, snr_db=snr_db, band=(band[0], band[1]), seed=seed)
     found: dict[str, Path] = {}
     for name, count in (("train", n_scenes), ("valid", max(1, round(n_scenes * valid_share)))):
         calls, noise = save_folder / "parts" / f"{name}_calls.csv", save_folder / "parts" / f"{name}_noise.csv"
         write_part(calls, parts[name], whole)
         write_part(noise, _of(parts[name], "call_type", "noise", name), whole)
-        found[name] = write_scenes(calls, noise, save_folder / f"{name}.csv", n_scenes=count, **options)
+        found[name] = scenes(calls, noise, save_folder / f"{name}.csv", n_scenes=count)
     cc0 = prepare_borneo_sulawesi(root and root / "borneo_sulawesi_cc0", save_folder / "borneo_sulawesi_cc0")
     calls, soundscapes = _of_the_test(read_manifest(cc0["all"]), save_folder / "parts", max_call_seconds)
     test = save_folder / "test.csv"
-    found["test"] = write_scenes(
-        calls, soundscapes, test, n_scenes=n_test_scenes, every_level=True, calls=(1, 3), **options
-    )
+    found["test"] = scenes(calls, soundscapes, test, n_scenes=n_test_scenes, every_level=True, calls=(1, 3))
     return found
 
 

@@ -18,11 +18,11 @@ from pathlib import Path
 from speechbrain import Stage
 
 from lobes.adapters import active_adapter, check_mergeable, merge_adapter
-from lobes.dataio import Recording, read_manifest
+from lobes.dataio import read_manifest
 from lobes.detection import (
     Detector,
     check_test_events,
-    detect_recording,
+    detect_recordings,
     frame_loss,
     recording_events,
     save_detector,
@@ -60,14 +60,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prepare, train on windows, then choose thresholds and test on whole recordings."""
     hparams, run_opts = start_experiment(argv, __file__)
     encoder = load_encoder(hparams["encoder"], untrained=hparams["untrained"], seed=hparams["seed"])
-    adaptation, frozen = hparams["adaptation"], hparams["adaptation"] is None or None
+    adaptation = hparams["adaptation"]
     if adaptation is not None:
         check_mergeable(adaptation())
         adaptation().apply(encoder)
     rules = dict.fromkeys(hparams["classes"], hparams["rule"])
     shape = {name: hparams[name] for name in ("classes", "window", "bands")}
     detector = Detector(
-        encoder, hparams["head"], **shape, rules=rules, normalize=hparams["normalize_layers"], frozen=frozen
+        encoder,
+        hparams["head"],
+        **shape,
+        rules=rules,
+        normalize=hparams["normalize_layers"],
+        frozen=None if adaptation else True,
     )
 
     manifests = on_main(hparams["prepare"])
@@ -78,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for split in ("train", "valid")
     )
     check_test_events(manifests["test"], hparams["label"], hparams["classes"])
-    if frozen:
+    if adaptation is None:
         train, valid = (cache_features(dataset, encoder, run_opts["device"]) for dataset in (train, valid))
     hparams["checkpointer"].add_recoverable("model", detector.model)
     groups = detector.model.parameter_groups(hparams["encoder_lr"])
@@ -101,11 +106,14 @@ def finish(hparams, brain, detector, manifests) -> None:
     print(f"{model}: " + ", ".join(f"{name} from {rule.high:.2f}" for name, rule in detector.rules.items()))
 
     truth, rows = recording_events(read_manifest(manifests["test"]), hparams["label"], detector.events)
-    found = {file: detect_recording(detector, Recording(file, detector.sample_rate)) for file in truth}
-    groups = {file: row["group"] for file, row in rows.items()}
+    found = detect_recordings(detector, truth)
+    names = {file: row.get("recording", file) for file, row in rows.items() if file in found}
+    groups = {names[file]: rows[file]["group"] for file in names}
+    truth, found = ({names[file]: events[file] for file in names} for events in (truth, found))
     records = hparams["matching"](truth, found, detector.events, groups)
     if hparams["condition"] is not None:
-        records = [record | {"condition": rows[record["recording"]][hparams["condition"]]} for record in records]
+        condition = {names[file]: rows[file][hparams["condition"]] for file in names}
+        records = [record | {"condition": condition[record["recording"]]} for record in records]
     result = write_result(
         hparams["output_folder"],
         task=hparams["task"],
