@@ -55,10 +55,12 @@ class GlobalBatchSampler(Sampler[list[int]]):
     DataError
         No item, a duration that is not a positive number, or fewer items than one step has micro-batches.
 
-    Notes ----- A training batch never has fewer than `world_size * accumulation` items, because a process
-    without an item could not take part in the step. Where `batch_seconds` holds fewer items than that, the
-    bound gives way, with one warning; only then do global batches depend on the number of processes. An item
-    longer than `batch_seconds` gets a batch of its own (of one item per micro-batch), with one warning.
+    Notes
+    -----
+    A training batch never has fewer than `world_size * accumulation` items, because a process without an item could
+    not take part in the step. Where `batch_seconds` holds fewer items than that, the bound gives way, with one
+    warning; only then do global batches depend on the number of processes. An item longer than `batch_seconds` gets
+    a batch of its own (of one item per micro-batch), with one warning.
 
     Examples
     --------

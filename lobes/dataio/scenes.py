@@ -58,10 +58,10 @@ def write_scenes(
 ) -> Path:
     """Mix calls into backgrounds; write the scenes as FLAC beside a manifest that has a row for each call.
 
-    A scene's background are clips of one group, chained; groups take turns. Its calls do not overlap; each is of a label that is drawn
-    first, so that rare ones are as frequent. A scene without calls has one row, from end to end, of the label
-    `background`. Everything is a pure function of the manifests, the options and `seed`; scenes that are there already
-    and were made so are left alone.
+    A scene's background are clips of one group, chained; groups take turns. Its calls do not overlap; each is of a
+    label that is drawn first, so that rare ones are as frequent. A scene without calls has one row, from end to end, of
+    the label `background`. Everything is a pure function of the manifests, the options and `seed`; scenes that are
+    there already and were made so are left alone.
 
     Parameters
     ----------

@@ -10,7 +10,8 @@ from lobes.training.folds import DecidingBrain, all_folds, cross_validate, save_
 from lobes.training.hparams import Hparams, HparamsFile, load_hparams, load_part
 from lobes.training.loaders import SeededItems
 from lobes.training.parallel import gather, on_main
-from lobes.training.pretraining import PretrainingBrain, save_pretrained
+from lobes.training.pretext import Pretext, ewc_pretext, load_pretext, pretext_loss, replay_pretext
+from lobes.training.pretraining import MASKED_ACCURACY, PretrainingBrain, save_pretrained
 from lobes.training.schedules import WarmupCosine
 from lobes.training.signals import EXIT_INTERRUPTED, EXIT_REQUEUE, Requeue
 
@@ -22,6 +23,8 @@ __all__ = [
     "DecidingBrain",
     "Hparams",
     "HparamsFile",
+    "MASKED_ACCURACY",
+    "Pretext",
     "PretrainingBrain",
     "Requeue",
     "SeededItems",
@@ -29,10 +32,14 @@ __all__ = [
     "all_folds",
     "costs",
     "cross_validate",
+    "ewc_pretext",
     "gather",
     "load_hparams",
     "load_part",
+    "load_pretext",
     "on_main",
+    "pretext_loss",
+    "replay_pretext",
     "run",
     "save_folds",
     "save_pretrained",

@@ -11,6 +11,7 @@ from speechbrain import Stage
 from speechbrain.utils.epoch_loop import EpochCounter
 from torch import Tensor, nn
 
+from lobes.adapters import active_adapter, save_adapter
 from lobes.dataio import AudioDataset, audio_dataset, read_manifest
 from lobes.evaluation import auc, bootstrap_interval, uar, write_result
 from lobes.export import load_encoder
@@ -18,12 +19,18 @@ from lobes.probes import Decision, Downstream, Probe, decision_records, probe_fo
 from lobes.training.brain import Brain
 from lobes.training.checkpointer import Checkpointer
 from lobes.training.costs import costs
+from lobes.training.parallel import on_main
 
 
 class DecidingBrain(Brain):
     """A Brain that notes what it decides on each clip of a test set, in all processes: `decisions`."""
 
     decisions: list[Decision]
+
+    def control(self, stage: Stage) -> Tensor | float:
+        """What to add to the loss in training to hold the encoder near the pretrained one: see `tune_fold`."""
+        control = getattr(self.hparams, "control", None)
+        return control() if control is not None and stage == Stage.TRAIN else 0.0
 
     def decide(self, logits: Tensor, targets: Sequence[str], classes: Sequence[str], batch: Any) -> None:
         """Note the decisions on a batch; call it out of training.
@@ -71,11 +78,14 @@ def tune_fold(
     brain_class : type
         Its ``modules.model`` is a `Downstream`.
     hparams : mapping
-        ``head``, ``opt_class``, ``encoder_lr``, ``epochs``, ``train_loader``, ``test_loader``, and what a Brain takes.
+        ``head``, ``opt_class``, ``encoder_lr``, ``epochs``, ``train_loader``, ``test_loader``, ``control`` (None, or
+        what is called with the encoder and gives a term of the loss: `lobes.adapters.L2SP`, `replay_pretext`), and what
+        a Brain takes.
     run_opts : RunOptions
         From `start_experiment`.
     folder : Path
-        Of the fold; checkpoints go into ``save``, from which it goes on where it was stopped.
+        Of the fold; checkpoints go into ``save``, from which it goes on where it was stopped, and what was learned of
+        an adapted encoder, by itself, into ``adapter``.
     encoder : nn.Module
         Keeps the Encoder contract; what is trained of it has been chosen.
     n_classes : int
@@ -93,10 +103,13 @@ def tune_fold(
     groups = model.parameter_groups(hparams["encoder_lr"])
     epochs = EpochCounter(hparams["epochs"])
     checkpointer = Checkpointer(f"{folder}/save", {"model": model, "epochs": epochs})
-    hparams = {**hparams, "output_folder": str(folder)}
+    control = hparams["control"](encoder) if hparams.get("control") is not None else None
+    hparams = {**hparams, "output_folder": str(folder), "control": control}
     brain = brain_class({"model": model}, lambda _: hparams["opt_class"](groups), hparams, run_opts, checkpointer)
     brain.fit(epochs, train, None, None, hparams["train_loader"])
     brain.evaluate(test, test_loader_kwargs=hparams["test_loader"])
+    if active_adapter(encoder):
+        on_main(save_adapter, encoder, folder / "adapter")
     return brain.decisions, costs(brain, encoder)
 
 

@@ -115,7 +115,7 @@ def test_what_cannot_be_read_is_skipped_and_named(sources, tmp_path):
     assert {entry["file"] for entry in manifest.meta["skipped"]} == {"low1", "noise0"}
     for number in range(1, 4):
         (tmp_path / f"noise{number}.wav").unlink()
-    with pytest.raises(DataError, match="no background can be used; the first: noise3: .*No such file"):
+    with pytest.raises(DataError, match="no background can be used; the first: noise.: .*No such file"):
         scenes(sources, tmp_path / "other.csv")
 
 

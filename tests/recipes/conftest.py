@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from gibbon_clips import RECORDERS, clip
 
 SPEAKERS = ("ann", "bob", "cleo", "dan", "eve", "finn")
 
@@ -78,3 +79,22 @@ def librispeech_folder(tmp_path: Path) -> Path:
             lines = "".join(f"{name} SOME WORDS\n" for name in names)
             (chapter / f"{speaker}-198.trans.txt").write_text(lines)
     return root
+
+
+@pytest.fixture
+def danum(tmp_path: Path) -> Callable[..., Path]:
+    """Write {class}_{recorder}_{date}_{time}_{start}_{end}_.wav; with `leaks`, the hum names the class."""
+
+    def write(kinds: tuple[str, ...] = ("duet", "long.argus", "noise"), clips: int = 6, leaks: bool = False) -> Path:
+        noise = np.random.default_rng(0)
+        folder = tmp_path / "danum_clips"
+        folder.mkdir()
+        for place, recorder in enumerate(RECORDERS):
+            for number, kind in enumerate(kinds):
+                for k in range(clips):
+                    hum = 4000 + 300 * (number if leaks else place)
+                    sound = clip(noise, "noise" if leaks else kind, hum)
+                    soundfile.write(folder / f"{kind}_{recorder}_20180620_080003_{k}.5_{k + 1}.5_.wav", sound, 16000)
+        return folder
+
+    return write

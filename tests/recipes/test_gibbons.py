@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import soundfile
+from gibbon_clips import RECORDERS, clip
 from recipe_runner import SMALL, skipped, steps, train, untrained_encoder
 
 from lobes.dataio import read_manifest
@@ -12,36 +13,6 @@ from lobes.errors import DataError
 from lobes.export import load_encoder
 
 LOGMEL = "--encoder=logmel-40-25hz"
-RECORDERS = ("S10", "S11", "S12")
-TIME = np.arange(16000) / 16000
-
-
-def clip(noise: np.random.Generator, kind: str, hum: float) -> np.ndarray:
-    """A second: a rising or a falling whistle, or none, over a recorder's hum."""
-    slope = {"duet": 500.0, "long.argus": -500.0, "noise": 0.0}[kind] * (1 + 0.05 * noise.standard_normal())
-    call = 0.1 * np.sin(2 * np.pi * (1000 + slope * TIME / 2) * TIME) * np.hanning(16000) if slope else 0.0
-    hum_sound = 0.02 * np.sin(2 * np.pi * hum * TIME) * (1 + TIME)
-    return call + hum_sound + 0.005 * noise.standard_normal(16000)
-
-
-@pytest.fixture
-def danum(tmp_path):
-    """Write {class}_{recorder}_{date}_{time}_{start}_{end}_.wav; with `leaks`, the hum names the class."""
-
-    def write(kinds=("duet", "long.argus", "noise"), clips: int = 6, leaks: bool = False):
-        noise = np.random.default_rng(0)
-        folder = tmp_path / "danum_clips"
-        folder.mkdir()
-        for place, recorder in enumerate(RECORDERS):
-            for number, kind in enumerate(kinds):
-                for k in range(clips):
-                    hum = 4000 + 300 * (number if leaks else place)
-                    sound = clip(noise, "noise" if leaks else kind, hum)
-                    soundfile.write(folder / f"{kind}_{recorder}_20180620_080003_{k}.5_{k + 1}.5_.wav", sound, 16000)
-        return folder
-
-    return write
-
 
 CLASSES = "--classes=[duet, long.argus, noise]"
 

@@ -28,11 +28,12 @@ class Individual(DecidingBrain):
         return self.modules.model(batch)[0]
 
     def compute_objectives(self, logits, batch, stage):
-        """Cross-entropy, each class with the same weight; out of training also the decisions."""
+        """Cross-entropy, each class with the same weight, and any control; out of training also the decisions."""
         target, weight = batch.class_number.flatten(), self.hparams.class_weights.to(logits)
         if stage != Stage.TRAIN:
             self.decide(logits, batch.individual, self.hparams.classes, batch)
-        return self.weighted(cross_entropy(logits, target, weight), float(weight[target].sum()))
+        loss = cross_entropy(logits, target, weight) + self.control(stage)
+        return self.weighted(loss, float(weight[target].sum()))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,0 +1,16 @@
+"""Clips as those of Danum Valley: a rising whistle is a duet, a hum tells the recorder."""
+
+from __future__ import annotations
+
+import numpy as np
+
+RECORDERS = ("S10", "S11", "S12")
+
+
+def clip(noise: np.random.Generator, kind: str, hum: float) -> np.ndarray:
+    """A second: a rising or a falling whistle, or none, over a recorder's hum."""
+    time = np.arange(16000) / 16000
+    slope = {"duet": 500.0, "long.argus": -500.0, "noise": 0.0}[kind] * (1 + 0.05 * noise.standard_normal())
+    call = 0.1 * np.sin(2 * np.pi * (1000 + slope * time / 2) * time) * np.hanning(16000) if slope else 0.0
+    hum_sound = 0.02 * np.sin(2 * np.pi * hum * time) * (1 + time)
+    return call + hum_sound + 0.005 * noise.standard_normal(16000)
