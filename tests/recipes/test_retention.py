@@ -18,6 +18,7 @@ from lobes.training import MASKED_ACCURACY, ewc_pretext, load_pretext, pretext_l
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 import retention  # noqa: E402
+import tuning_study  # noqa: E402
 
 
 @pytest.fixture
@@ -107,6 +108,28 @@ def test_what_is_lost_is_measured(tuned, pretrained, fsdd_folder, tmp_path, monk
     # What was measured is not measured again.
     monkeypatch.setattr(retention, "measure", None)
     retention.main()
+
+
+def test_all_methods_on_one_encoder_go_on_where_they_were_stopped(
+    danum, pretrained, fsdd_folder, tmp_path, monkeypatch, capsys
+):
+    fsdd_folder(takes=1, speakers=("ann", "bob", "cleo"))
+    danum(kinds=("duet", "noise"), clips=2)
+    monkeypatch.setenv("LOBES_DATA", str(tmp_path))
+    out = tmp_path / "tuning"
+    arguments = ["--ssl", str(pretrained), "--out", str(out), "--table", str(tmp_path / "table"), "--parts", "3"]
+    few = ["--set", "classes=[duet, noise]", "epochs=1", "train_loader.batch_seconds=4"]
+    monkeypatch.setattr(sys, "argv", ["study", *arguments, *few, "--methods", "full, replay", "prompt"])
+    tuning_study.main()
+    printed = capsys.readouterr().out
+    assert "| full, replay |" in printed and "| prompt |" in printed
+    folder = out / "full-replay" / "1"
+    assert len(list(folder.glob("folds/*/adapter"))) == 3
+    assert str(pretrained) in (folder / "hyperparams.yaml").read_text().split("control:")[1]
+    before = (folder / "result.json").stat().st_mtime_ns
+    monkeypatch.setattr(sys, "argv", ["study", *arguments, *few, "--methods", "full, replay"])
+    tuning_study.main()
+    assert (folder / "result.json").stat().st_mtime_ns == before
 
 
 def test_a_run_without_an_adaptation_is_named(danum, fsdd_folder, tmp_path, monkeypatch):

@@ -1,0 +1,93 @@
+"""Which tuning suits primate calls, and what does it cost? All methods of `lobes.adapters` on one encoder and corpus.
+
+    LOBES_DATA=/corpora python tools/tuning_study.py --ssl recipes/LibriSpeech/SSL/results/SummaryMixing/1
+    LOBES_DATA=/corpora python tools/tuning_study.py --ssl RUN --methods LoRA full --seeds 2 3 --curve LoRA full
+
+--ssl is the run that pretrained the encoder on speech. Every run is one that the command of Gibbons/call_type gives,
+with `tune.yaml`, its recorders in --parts parts; results go to results/tuning, and what tools/retention.py measures of
+them to docs/tuning. Run again, it goes on where it was stopped. Learning rates are those that a method's paper or its
+kind suggests, given here beforehand; none was chosen on these clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import retention
+from study import ROOT, train
+
+from lobes.errors import LobesError
+from lobes.training import run
+
+logger = logging.getLogger(__name__)
+
+#: Name -> what of `lobes.adapters`, learning rate, further options of the recipe.
+METHODS: dict[str, tuple[str, float, tuple[str, ...]]] = {
+    "probe": ("FrozenProbe", 0.0005, ()),
+    "full": ("FullFineTuning", 0.0005, ()),
+    "full, L2-SP": ("FullFineTuning", 0.0005, ("--control=!name:lobes.adapters.L2SP {strength: 0.1}",)),
+    "full, EWC": ("FullFineTuning", 0.0005, ("--control=!name:lobes.training.ewc_pretext {run: %s, strength: 100.0}",)),
+    "full, replay": ("FullFineTuning", 0.0005, ("--control=!name:lobes.training.replay_pretext {run: %s}",)),
+    "BitFit": ("BitFit", 0.002, ()),
+    "LayerNorm": ("LayerNormTuning", 0.002, ()),
+    "LoRA": ("LoRA {rank: 8}", 0.002, ()),
+    "DoRA": ("DoRA {rank: 8}", 0.002, ()),
+    "Conv-LoRA": ("ConvLoRA", 0.002, ()),
+    "IA3": ("IA3", 0.005, ()),
+    "VeRA": ("VeRA", 0.01, ()),
+    "Houlsby": ("Houlsby", 0.001, ()),
+    "CHAPTER": ("CHAPTER", 0.001, ()),
+    "prefix": ("PrefixTuning", 0.005, ()),
+    "LLaMA-Adapter": ("LLaMAAdapter", 0.005, ()),
+    "LLaMA-Adapter v2": ("LLaMAAdapterV2", 0.002, ()),
+    "prompt": ("PromptTuning", 0.005, ()),
+    "reprogramming": ("Reprogramming", 0.005, ()),
+}
+
+
+def main() -> None:
+    """Run what has not been run yet, then measure what was kept."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ssl", type=Path, required=True, help="run that pretrained the encoder")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[1])
+    parser.add_argument("--parts", type=int, default=4, help="of the recorders, each of which is left out once")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of tune.yaml, such as epochs=10")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "tuning")
+    parser.add_argument("--table", type=Path, default=ROOT / "docs" / "tuning", help="where table and figure go")
+    parser.add_argument("--curve", nargs="*", default=[], metavar="METHOD", help="to interpolate, too")
+    options = parser.parse_args()
+    done, failed = [], []
+    for seed in options.seeds:
+        for name in options.methods:
+            folder = options.out / name.replace(", ", "-").replace(" ", "-") / str(seed)
+            try:
+                tune(name, seed, options.ssl.resolve(), folder, options.parts, options.set)
+                done.append(folder)
+            except LobesError as error:  # a method that does not fit this encoder does not stop the others
+                logger.error("%s, seed %d: %s", name, seed, error)
+                failed.append(f"{name}: {error}")
+    if done:
+        arguments = [*map(str, done), "--ssl", str(options.ssl), "--out", str(options.table)]
+        sys.argv = ["retention.py", *arguments, *(["--curve", *options.curve] if options.curve else [])]
+        retention.main()
+    if failed:
+        raise LobesError("; ".join(failed))
+
+
+def tune(name: str, seed: int, ssl: Path, folder: Path, parts: int, settings: Sequence[str]) -> None:
+    """Run one method with one seed."""
+    method, rate, extra = METHODS[name]
+    options = [f"--encoder={ssl}", f"--adaptation=!name:lobes.adapters.{method}", f"--encoder_lr={rate}"]
+    options += ["--folds.split=groups at random", f"--folds.n_folds={parts}"]
+    options += [option % ssl if "%s" in option else option for option in extra]
+    options += [f"--{setting}" for setting in settings]
+    train("Gibbons/call_type", "tune.yaml", folder, name, seed, options)
+
+
+if __name__ == "__main__":
+    run(main)
