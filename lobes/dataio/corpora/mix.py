@@ -11,7 +11,7 @@ from lobes.errors import ConfigError
 
 
 def prepare_mix(
-    save_folder: str | os.PathLike[str], corpora: Mapping[str, Callable[..., dict[str, Path]]]
+    save_folder: str | os.PathLike[str], corpora: Mapping[str, Callable[..., dict[str, Path]] | None]
 ) -> dict[str, Path]:
     """Prepare each corpus, then write `train.csv` and `valid.csv` over all of them.
 
@@ -23,7 +23,8 @@ def prepare_mix(
     save_folder : path
         Where the manifests go; those of each corpus in a sub-folder of its name.
     corpora : mapping
-        Name (letters, digits, _) -> what prepares it, ``!name:lobes.dataio.corpora.prepare_fsdd`` in a YAML.
+        Name (letters, digits, _) -> what prepares it, ``!name:lobes.dataio.corpora.prepare_fsdd`` in a YAML; None for
+        one that a file's base has and this mix does not.
 
     Returns
     -------
@@ -38,7 +39,7 @@ def prepare_mix(
         A corpus could not be prepared.
     """
     save_folder = Path(save_folder)
-    prepared = {name: prepare(save_folder=save_folder / name) for name, prepare in corpora.items()}
+    prepared = {name: prepare(save_folder=save_folder / name) for name, prepare in corpora.items() if prepare}
     train = {name: parts.get("train") or parts["all"] for name, parts in prepared.items()}
     valid = {name: parts["valid"] for name, parts in prepared.items() if "valid" in parts}
     if not valid:
