@@ -1,0 +1,285 @@
+"""What every strategy keeps, and what each is for."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from lobes.errors import ConfigError, DataError
+from lobes.selection import (
+    ByColumn,
+    ClusterBalance,
+    ContrastiveLM,
+    Duration,
+    FacilityLocation,
+    InRange,
+    Longest,
+    MutualInformation,
+    NoDuplicates,
+    Pool,
+    Random,
+    RandomAsLong,
+    Strategy,
+    TargetKNN,
+    TargetLM,
+    UnitKL,
+    Units,
+    read_pool,
+    select,
+    shift_test,
+    write_pool,
+)
+from lobes.selection.submodular import greedy
+
+STRATEGIES: list[Strategy] = [
+    Random(),
+    RandomAsLong(),
+    Longest(),
+    ByColumn("snr_db"),
+    ContrastiveLM(),
+    TargetLM(),
+    UnitKL(candidates=30),
+    TargetKNN(),
+    ClusterBalance(n_clusters=6),
+    FacilityLocation(of=80),
+    MutualInformation(),
+]
+TARGETED = [strategy for strategy in STRATEGIES if strategy.needs_target and not isinstance(strategy, RandomAsLong)]
+
+
+def made(count: int, kinds: int, seed: int, prefix: str, only: int | None = None) -> Pool:
+    """Utterances of some kinds, each with its favourite units and its corner of the embedding space."""
+    random = np.random.default_rng(seed)
+    kind = np.full(count, only) if only is not None else random.integers(0, kinds, count)
+    lengths = random.integers(10, 40, count)
+    favourite = [np.where(random.random(n) < 0.7, k * 4 + random.integers(0, 4, n), random.integers(0, 4 * kinds, n)) for n, k in zip(lengths, kind, strict=True)]  # fmt: skip  # noqa: E501
+    corners = np.eye(kinds)[kind] + 0.3 * random.standard_normal((count, kinds))
+    return Pool(
+        [f"{prefix}{i:04d}" for i in range(count)],
+        lengths / 10.0,
+        [f"speaker{k}" for k in kind],
+        Units.of(favourite),
+        corners,
+        {"snr_db": random.normal(20, 5, count), "kind": kind},
+    )
+
+
+@pytest.fixture
+def pool() -> Pool:
+    return made(400, 5, 0, "pool")
+
+
+@pytest.fixture
+def target() -> Pool:
+    return made(25, 5, 1, "target", only=2)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: type(strategy).__name__)
+def test_a_strategy_fills_the_budget_and_repeats_itself(strategy, pool, target):
+    chosen = select(pool, target, 60.0, strategy, seed=3)
+    assert 60.0 - pool.seconds.max() < chosen.seconds <= 60.0
+    assert len(set(chosen.indices)) == len(chosen.indices)
+    assert chosen.pool.ids.tolist() == pool.ids[chosen.indices].tolist()
+    again = select(pool, target, 60.0, strategy, seed=3)
+    assert again.indices.tolist() == chosen.indices.tolist()
+    order = strategy.order(pool, target, 60.0, 3)
+    assert sorted(order.tolist()) == list(range(400)), "all of the pool is ranked"
+    text = chosen.provenance["strategy"]
+    assert text.startswith(type(strategy).__name__) and chosen.provenance["utterances"] == len(chosen.indices)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: type(strategy).__name__)
+def test_a_cap_holds_for_each_group(strategy, pool, target):
+    chosen = select(pool, target, 60.0, strategy, cap=0.25, seed=0)
+    for group in np.unique(chosen.pool.groups):
+        assert chosen.pool.seconds[chosen.pool.groups == group].sum() <= 15.0 + 1e-9
+    assert chosen.seconds > 54.0
+
+
+@pytest.mark.parametrize("strategy", TARGETED, ids=lambda strategy: type(strategy).__name__)
+def test_a_targeted_strategy_finds_what_the_target_is_of(strategy, pool, target):
+    chosen = select(pool, target, 20.0, strategy, seed=0)
+    assert (chosen.pool.columns["kind"] == 2).mean() > 0.6, "chance is 0.2"
+
+
+@pytest.mark.parametrize("strategy", [ContrastiveLM(), TargetLM(), TargetKNN(), FacilityLocation(of=400), Longest()])
+def test_a_rank_does_not_depend_on_the_order_of_the_pool(strategy, pool, target):
+    mixed = np.random.default_rng(9).permutation(len(pool))
+    if isinstance(strategy, ContrastiveLM):
+        strategy = ContrastiveLM(pool_share=1.0)  # else which utterances are counted is drawn by place
+    first = select(pool, target, 60.0, strategy)
+    other = select(pool.take(mixed), target, 60.0, strategy)
+    assert len(set(first.pool.ids) & set(other.pool.ids)) >= len(first.indices) - 2, "but for ties"
+
+
+def test_longest_and_columns_take_the_extremes(pool):
+    chosen = select(pool, None, 50.0, Longest())
+    assert chosen.pool.seconds.min() >= np.sort(pool.seconds)[-len(chosen.indices)]
+    low = select(pool, None, 50.0, ByColumn("snr_db", largest=False))
+    assert low.pool.columns["snr_db"].max() <= np.sort(pool.columns["snr_db"])[len(low.indices)]
+
+
+def test_lengths_of_the_target_are_matched(pool):
+    long = made(60, 5, 4, "t")
+    long = long.take(np.flatnonzero(long.seconds > 2.5))
+    chosen = select(pool, long, 80.0, RandomAsLong())
+    assert chosen.pool.seconds.mean() > 2.6 > pool.seconds.mean() + 0.1
+
+
+def test_clusters_are_balanced():
+    random = np.random.default_rng(0)
+    kind = np.concatenate([np.zeros(800, dtype=int), random.integers(0, 5, 400)])
+    corners = np.eye(5)[kind] + 0.02 * random.standard_normal((1200, 5))
+    pool = Pool([str(i) for i in range(1200)], np.ones(1200), embeddings=corners, columns={"kind": kind})
+    chosen = select(pool, None, 100.0, ClusterBalance(n_clusters=5))
+    assert np.bincount(chosen.pool.columns["kind"], minlength=5).tolist() == [20] * 5, (
+        "of which one is ten times as large"
+    )
+
+
+def test_unit_distribution_comes_near_the_target(pool, target):
+    def distance(part: Pool) -> float:
+        p, q = (np.bincount(x.units.collapsed().values, minlength=20) + 0.5 for x in (target, part))
+        p, q = p / p.sum(), q / q.sum()
+        return float((p * np.log(p / q)).sum())
+
+    by_units, at_random = (select(pool, target, 60.0, s) for s in (UnitKL(), Random()))
+    assert distance(by_units.pool) < 0.5 * distance(at_random.pool)
+
+
+def test_lazy_greedy_is_greedy():
+    random = np.random.default_rng(0)
+    similar, bonus, lengths = random.random((30, 12)), random.random(30), random.uniform(1, 3, 30)
+    order = greedy(similar, bonus, lengths, 1e9, np.random.default_rng(1))
+    covered, left, expected = np.zeros(12), list(range(30)), []
+    while left:
+        gains = [np.maximum(similar[j] - covered, 0).sum() + bonus[j] for j in left]
+        best = left.pop(int(np.argmax(gains)))
+        expected.append(best)
+        covered = np.maximum(covered, similar[best])
+    # Once everything is covered, the bonus decides: equal in both.
+    assert order.tolist() == expected
+
+
+def test_facility_location_is_nearly_the_best_of_all():
+    random = np.random.default_rng(2)
+    vectors = random.standard_normal((12, 3))
+    pool = Pool([str(i) for i in range(12)], np.ones(12), embeddings=vectors)
+    chosen = select(pool, None, 3.0, FacilityLocation())
+    centred = vectors - vectors.mean(0)
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    similar = np.maximum(unit @ unit.T, 0)
+
+    def value(members) -> float:
+        return similar[list(members)].max(0).sum()
+
+    best = max(value(members) for members in itertools.combinations(range(12), 3))
+    assert value(chosen.indices) >= (1 - 1 / np.e) * best and value(chosen.indices) >= 0.9 * best
+
+
+def test_the_nearest_neighbours_of_each_target_come_first(pool, target):
+    order = TargetKNN(k=3).order(pool, target, 10.0, 0)
+    mean = pool.embeddings.mean(0)
+    unit = [part - mean for part in (pool.embeddings, target.embeddings)]
+    unit = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in unit]
+    nearest = (unit[1] @ unit[0].T).argmax(1)
+    first = len(set(nearest.tolist()))
+    assert set(order[:first].tolist()) == set(nearest.tolist())
+
+
+def test_filters_leave_out_and_are_counted(pool):
+    twice = pool.take(np.arange(0, 10))
+    from dataclasses import replace
+
+    from lobes.selection import concatenate
+
+    copies = concatenate([pool, replace(twice, ids=[f"zz{i}" for i in range(10)])])
+    filters = [Duration(1.5, 3.5), InRange("snr_db", low=15.0), NoDuplicates()]
+    chosen = select(copies, None, 100.0, Random(), filters=filters)
+    assert chosen.pool.seconds.min() >= 1.5 and chosen.pool.seconds.max() <= 3.5
+    assert chosen.pool.columns["snr_db"].min() >= 15.0
+    assert NoDuplicates().keep(copies).tolist() == [True] * 400 + [False] * 10
+    assert [name.split(":")[1].split("(")[0].strip() for name in chosen.provenance["filters"]] == [
+        "Duration",
+        "InRange",
+        "NoDuplicates",
+    ]
+    assert sum(chosen.provenance["filters"].values()) > 50
+    with pytest.raises(DataError, match="filters leave"):
+        select(copies, None, 700.0, Random(), filters=filters)
+
+
+def test_shift_is_seen_where_there_is_one(pool, target):
+    shift = shift_test(pool, target)
+    assert shift.warranted and shift.auc > 0.8 and shift.p_value <= 0.01 and "choose by the target" in shift.advice
+    same = [shift_test(pool, made(25, 5, seed, "other"), seed=seed) for seed in range(100, 112)]
+    assert not any(shift.warranted for shift in same) and "at random" in same[0].advice
+    assert 0.35 < np.mean([shift.auc for shift in same]) < 0.65
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seconds": 1e6}, "the budget is 1e"),
+        ({"seconds": 0.0}, "expected a positive budget"),
+        ({"target": None}, "the target is empty"),
+        ({"cap": 2.0}, "cap is 2.0"),
+        ({"strategy": ByColumn("loss")}, "needs the column 'loss'; the pool has snr_db, kind"),
+    ],
+)
+def test_what_cannot_be_chosen_is_named(change, message, pool, target):
+    given = {"target": target, "seconds": 60.0, "strategy": TargetKNN(), "cap": None} | change
+    with pytest.raises((ConfigError, DataError), match=message):
+        select(pool, given["target"], given["seconds"], given["strategy"], cap=given["cap"])
+
+
+def test_a_target_out_of_the_pool_and_a_pool_without_features_are_refused(pool, target):
+    with pytest.raises(DataError, match="25 of 25 utterances of the target are in the pool, 'pool0000' first"):
+        select(pool, pool.take(np.arange(25)), 60.0, TargetKNN())
+    bare = Pool(pool.ids, pool.seconds)
+    with pytest.raises(ConfigError, match="ContrastiveLM: needs discrete units"):
+        select(bare, target, 60.0, ContrastiveLM())
+    with pytest.raises(ConfigError, match="FacilityLocation: needs embeddings"):
+        select(bare, None, 60.0, FacilityLocation())
+    narrow = Pool(["t"], [1.0], embeddings=[[1.0, 2.0]])
+    with pytest.raises(ConfigError, match="have 5 dimensions, those of the target 2"):
+        select(pool, narrow, 60.0, TargetKNN())
+
+
+def test_pools_go_through_parquet(pool, tmp_path):
+    files = write_pool(pool, tmp_path / "shards", rows_per_shard=150)
+    assert [file.name for file in files] == ["00000.parquet", "00001.parquet", "00002.parquet"]
+    for path in (tmp_path / "shards", write_pool(pool, tmp_path / "one.parquet")[0]):
+        found = read_pool(path)
+        assert found.ids.tolist() == pool.ids.tolist() and found.groups.tolist() == pool.groups.tolist()
+        assert found.units.values.tolist() == pool.units.values.tolist()
+        assert found.units.offsets.tolist() == pool.units.offsets.tolist()
+        assert np.array_equal(found.embeddings, pool.embeddings) and np.array_equal(found.seconds, pool.seconds)
+        assert found.columns["kind"].tolist() == pool.columns["kind"].tolist()
+        assert found.checksum == pool.checksum
+    light = read_pool(tmp_path / "shards", columns=["snr_db"])
+    assert light.units is None and light.embeddings is None and list(light.columns) == ["snr_db"]
+    with pytest.raises(DataError, match="has no column 'loss'"):
+        read_pool(tmp_path / "shards", columns=["loss"])
+    (tmp_path / "broken.parquet").write_bytes(b"no parquet")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        read_pool(tmp_path / "broken.parquet")
+    with pytest.raises(DataError, match="holds no .parquet"):
+        read_pool(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ids": ["a", "a"]}, "id 'a' occurs 2 times"),
+        ({"ids": []}, "holds no utterance"),
+        ({"seconds": [1.0, 0.0]}, "b has 0.0 seconds"),
+        ({"seconds": [1.0]}, "seconds has 1 rows, ids 2"),
+        ({"embeddings": [[1.0], [np.nan]]}, "the embedding of b"),
+    ],
+)
+def test_a_bad_pool_is_named(change, message):
+    with pytest.raises(DataError, match=message):
+        Pool(**({"ids": ["a", "b"], "seconds": [1.0, 2.0]} | change))
