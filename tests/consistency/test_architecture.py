@@ -19,6 +19,7 @@ ALLOWED = {
     "mixers": set(),
     "encoders": {"mixers"},
     **{name: {"mixers", "encoders"} | DATA for name in ABOVE_ENCODERS},
+    "distillation": {"mixers", "encoders", "objectives"} | DATA,
     **{name: DATA - {name} for name in DATA},
     "detection": MODELS | DATA,
     "training": MODELS | DATA,

@@ -1,0 +1,279 @@
+"""A teacher's targets, computed once: shards of float16 or int8, by utterance, that students are trained on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lobes.dataio import AudioDataset, GlobalBatchSampler, collate
+from lobes.dataio.manifest import atomic_write
+from lobes.distillation.teacher import Teacher
+from lobes.encoders import frame_mask
+from lobes.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+SETTINGS = "settings.json"
+#: Bytes of a value; int8 has a scale of 2 bytes more for each frame of each layer.
+PRECISIONS = {"float16": 2, "int8": 1}
+GIB = 2**30
+_OPEN_SHARDS = 32
+
+
+class TargetCache:
+    """A folder with a teacher's layers for each utterance.
+
+    Every process writes shards of its own (``00000-of-rank.npy`` with an index beside it, which comes last and makes it
+    count), so that a killed extraction loses at most the shard at hand, and goes on with what is missing. Frames are
+    those that are real; utterances are heard from end to end, without crops.
+
+    Parameters
+    ----------
+    folder : path
+        Made if need be.
+    teacher : Teacher
+        Whose targets are kept here.
+    precision : str
+        `float16`, or `int8` with one scale per frame and layer.
+    preprocessing : str
+        Whatever else the targets depend on, in words; part of the key.
+
+    Raises
+    ------
+    ConfigError
+        There is no such precision.
+    DataError
+        The folder holds targets of another teacher, layer, precision or preprocessing: nothing is overwritten.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], teacher: Teacher, precision: str = "float16", preprocessing: str = ""
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision is '{precision}': expected one of {', '.join(PRECISIONS)}")
+        self.folder, self.teacher, self.precision = Path(folder), teacher, precision
+        self.settings = {
+            "format": 1,
+            "teacher": teacher.fingerprint(),
+            "layers": teacher.layers,
+            "dim": teacher.dim,
+            "frame_rate": teacher.frame_rate,
+            "sample_rate": teacher.sample_rate,
+            "precision": precision,
+            "preprocessing": preprocessing,
+        }
+        self._claim()
+        self._where: dict[str, tuple[str, int, int]] = {}
+        self._shards: OrderedDict[str, list[NDArray[Any]]] = OrderedDict()
+        self.refresh()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._where
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def refresh(self) -> None:
+        """Look again for what other processes have written."""
+        self._where = {}
+        for path in sorted(self.folder.glob("*.json")):
+            if path.name != SETTINGS:
+                for name, (first, count) in json.loads(path.read_text(encoding="utf-8")).items():
+                    self._where[name] = (path.stem, first, count)
+
+    def expected_gib(self, seconds: float) -> float:
+        """How much targets of so many seconds of audio take, GiB."""
+        frames = seconds * self.teacher.frame_rate * len(self.teacher.layers)
+        values = self.teacher.dim * PRECISIONS[self.precision]
+        return frames * (values + (2 if self.precision == "int8" else 0)) / GIB
+
+    def read(self, name: str) -> Tensor:
+        """Targets of an utterance, (T, layers, D), float16 or, from int8, float32.
+
+        Raises
+        ------
+        DataError
+            It has none.
+        """
+        if name not in self._where:
+            raise DataError(f"{self.folder}: holds no targets of '{name}'; extract them first")
+        shard, first, count = self._where[name]
+        if shard not in self._shards:
+            parts = [shard, f"{shard}.scale"] if self.precision == "int8" else [shard]
+            self._shards[shard] = [np.load(self.folder / f"{part}.npy", mmap_mode="r") for part in parts]
+            while len(self._shards) > _OPEN_SHARDS:
+                self._shards.popitem(last=False)
+        self._shards.move_to_end(shard)
+        values, *scale = (np.array(part[first : first + count]) for part in self._shards[shard])
+        if not scale:
+            return torch.from_numpy(values)
+        return torch.from_numpy(values).float() * torch.from_numpy(scale[0]).float()[..., None]
+
+    def attach(self, dataset: AudioDataset) -> AudioDataset:
+        """Give the items of a dataset ``targets`` (T, layers, D), and leave out those that have none.
+
+        Raises
+        ------
+        DataError
+            None of its utterances has targets, or it crops them: targets are of whole utterances.
+        """
+        kept = [name in self for name in dataset.data_ids]
+        if not any(kept):
+            raise DataError(f"{self.folder}: holds targets of none of {len(kept)} utterances; extract them first")
+        whole = [dataset.data[name]["stop"] - dataset.data[name]["start"] for name in dataset.data_ids]
+        if any(length - seconds > 1e-3 for length, seconds in zip(whole, dataset.durations, strict=True)):
+            raise DataError(
+                f"{self.folder}: holds targets of whole utterances, but the dataset crops them; give it no "
+                "max_seconds, and cut long recordings in the manifest"
+            )
+        left_out = len(kept) - sum(kept)
+        if left_out:
+            logger.warning("%d of %d utterances have no targets and are left out", left_out, len(kept))
+        dataset.durations = [s for s, keep in zip(dataset.durations, kept, strict=True) if keep]
+        dataset.data_ids = [name for name, keep in zip(dataset.data_ids, kept, strict=True) if keep]
+        dataset.add_dynamic_item(self.read, ["id"], ["targets"])
+        keys = [key for key in dataset.pipeline.output_mapping if key not in ("targets", "skip_reason")]
+        dataset.set_output_keys([*keys, "targets", "skip_reason"])
+        return dataset
+
+    def extract(
+        self,
+        dataset: AudioDataset,
+        device: str | torch.device = "cpu",
+        *,
+        part: tuple[int, int] = (0, 1),
+        batch_seconds: float = 60.0,
+        shard_gib: float = 0.25,
+        max_gib: float = 20.0,
+        progress: bool = True,
+    ) -> int:
+        """Compute what is missing of a dataset's targets, with the size of all said beforehand.
+
+        Parameters
+        ----------
+        dataset : AudioDataset
+            From `lobes.dataio.audio_dataset`, at the teacher's sample rate, with ``id`` and ``sig``, without crops.
+        device : str or torch.device
+            Where the teacher runs.
+        part : tuple of int
+            (index, count): of several processes each computes its own; ``(rank, world size)`` of a torchrun.
+        batch_seconds : float
+            Padded audio that is heard at once.
+        shard_gib : float
+            Size of a shard, GiB.
+        max_gib : float
+            Most that all targets of the dataset may take, GiB.
+        progress : bool
+            Show a bar.
+
+        Returns
+        -------
+        int
+            How many utterances were added.
+
+        Raises
+        ------
+        ConfigError
+            They would take more than `max_gib`.
+        """
+        from tqdm import tqdm
+
+        size = self.expected_gib(sum(dataset.durations))
+        logger.info("targets of %d utterances take %.3f GiB as %s", len(dataset), size, self.precision)
+        if size > max_gib:
+            raise ConfigError(
+                f"targets would take {size:.2g} GiB, max_gib is {max_gib:g}: choose fewer layers or utterances, int8, "
+                "or allow more"
+            )
+        self._remove_leftovers(part[0])
+        missing = [i for i, name in enumerate(dataset.data_ids) if name not in self][part[0] :: part[1]]
+        if not missing:
+            return 0
+        sampler = GlobalBatchSampler([dataset.durations[i] for i in missing], batch_seconds, shuffle=False)
+        subset: Any = torch.utils.data.Subset(dataset, missing)
+        loader: Iterable[Any] = torch.utils.data.DataLoader(subset, batch_sampler=sampler, collate_fn=collate)
+        bar = tqdm(loader, total=len(sampler), desc="targets", disable=not progress, leave=False)
+        added = sum(self._write(found, part[0]) for found in _gathered(self._heard(bar, device), shard_gib * GIB))
+        self.refresh()
+        return added
+
+    def _heard(self, batches: Iterable[Any], device: str | torch.device) -> Iterator[tuple[str, NDArray[np.float16]]]:
+        self.teacher.to(device)
+        for batch in batches:
+            skipped = {name for name, _ in batch.skipped}
+            waveform, lengths = batch.sig
+            targets = self.teacher(waveform.to(device), lengths.to(device))
+            counts = targets.valid.sum(1).tolist()
+            assert bool((targets.valid == frame_mask(targets.valid.sum(1), targets.valid.shape[1])).all())
+            for row, (name, count) in enumerate(zip(batch.id, counts, strict=True)):
+                if name not in skipped and count:
+                    values = torch.stack([layer[row, :count] for layer in targets.layers], dim=1).cpu()
+                    if values.abs().max() > np.finfo(np.float16).max:
+                        raise DataError(f"targets of {name} reach {values.abs().max():g}, which float16 cannot hold")
+                    yield name, values.numpy().astype(np.float16 if self.precision == "float16" else np.float32)
+
+    def _write(self, found: list[tuple[str, NDArray[Any]]], rank: int) -> int:
+        """Write a shard: its values first, its index last."""
+        number = len(list(self.folder.glob(f"{rank:04d}-*.json")))
+        shard = f"{rank:04d}-{number:06d}"
+        values = np.concatenate([part for _, part in found])
+        if self.precision == "int8":
+            scale = np.maximum(np.abs(values).max(-1) / 127, 1e-8).astype(np.float16)
+            scale = np.maximum(scale, np.finfo(np.float16).smallest_subnormal)
+            values = np.clip(np.rint(values / scale[..., None].astype(np.float32)), -127, 127).astype(np.int8)
+            self._save(f"{shard}.scale", scale)
+        self._save(shard, values)
+        ends = np.cumsum([len(part) for _, part in found]).tolist()
+        index = {name: [end - len(part), len(part)] for (name, part), end in zip(found, ends, strict=True)}
+        atomic_write(self.folder / f"{shard}.json", json.dumps(index))
+        return len(found)
+
+    def _save(self, name: str, values: NDArray[Any]) -> None:
+        temporary = self.folder / f".{name}.{os.getpid()}.npy"
+        np.save(temporary, values)
+        os.replace(temporary, self.folder / f"{name}.npy")
+
+    def _remove_leftovers(self, rank: int) -> None:
+        """Of a killed run: values without an index."""
+        for path in [*self.folder.glob(f"{rank:04d}-*.npy"), *self.folder.glob(f".{rank:04d}-*.npy")]:
+            if not (self.folder / f"{path.name.split('.')[0]}.json").is_file():
+                path.unlink()
+
+    def _claim(self) -> None:
+        path = self.folder / SETTINGS
+        if path.is_file():
+            known = json.loads(path.read_text(encoding="utf-8"))
+            other = [name for name, value in self.settings.items() if known.get(name) != value]
+            if other:
+                raise DataError(
+                    f"{self.folder}: holds targets of another {', '.join(other)}; nothing was overwritten: give "
+                    "another folder, or delete it"
+                )
+            return
+        if any(self.folder.glob("*.npy")):
+            raise DataError(f"{self.folder}: holds .npy files and no {SETTINGS}; give another folder")
+        atomic_write(path, json.dumps(self.settings, indent=1) + "\n")
+
+
+def _gathered(found: Iterable[tuple[str, NDArray[Any]]], most: float) -> Iterator[list[tuple[str, NDArray[Any]]]]:
+    """Utterances, as many as fill a shard."""
+    shard: list[tuple[str, NDArray[Any]]] = []
+    size = 0
+    for name, values in found:
+        shard.append((name, values))
+        size += values.nbytes
+        if size >= most:
+            yield shard
+            shard, size = [], 0
+    if shard:
+        yield shard

@@ -1,0 +1,170 @@
+"""Targets that were computed once are those of any batch, come back after a kill, and are never mixed up."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from conftest import hubert, ours
+from torch.utils.data import DataLoader
+
+from lobes.dataio import collate
+from lobes.distillation import Distillation, TargetCache, Teacher
+from lobes.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def teacher() -> Teacher:
+    return Teacher(hubert(), [1, 3])
+
+
+def online(teacher, dataset) -> dict[str, torch.Tensor]:
+    """Targets of each utterance, heard alone."""
+    found = {}
+    for batch in DataLoader(dataset, batch_size=1, collate_fn=collate):
+        targets = teacher(*batch.sig)
+        found[batch.id[0]] = torch.stack([layer[0, : int(targets.valid.sum())] for layer in targets.layers], dim=1)
+    return found
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float16", 2e-3), ("int8", 0.02)])
+def test_cached_targets_are_those_of_the_utterance_alone(precision, tolerance, teacher, dataset, tmp_path):
+    cache = TargetCache(tmp_path / "cache", teacher, precision)
+    assert cache.extract(dataset(), batch_seconds=3.0, shard_gib=5e-6, progress=False) == 6
+    assert len(list((tmp_path / "cache").glob("*.json"))) > 2, "several shards"
+    for name, expected in online(teacher, dataset()).items():
+        found = cache.read(name).float()
+        assert found.shape == expected.shape
+        assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+    size = sum(file.stat().st_size for file in (tmp_path / "cache").glob("*.npy"))
+    assert size == pytest.approx(cache.expected_gib(5.35) * 2**30, rel=0.2)
+
+
+@pytest.mark.parametrize("student", [ours, hubert], ids=["25Hz", "50Hz"])
+def test_cached_and_online_losses_agree(student, teacher, dataset, tmp_path):
+    cache = TargetCache(tmp_path / "cache", teacher)
+    cache.extract(dataset(), progress=False)
+    student = student().eval()
+    objective = Distillation(student, teacher).eval()
+    objective.mean.zero_()
+    [with_cache] = DataLoader(cache.attach(dataset()), batch_size=6, collate_fn=collate)
+    [without] = DataLoader(dataset(), batch_size=6, collate_fn=collate)
+    assert hasattr(with_cache, "targets") and not hasattr(without, "targets")
+    cached, computed = (objective(student, batch) for batch in (with_cache, without))
+    assert cached.loss.item() == pytest.approx(computed.loss.item(), abs=1e-3)
+    assert cached.weight == computed.weight
+    torch.testing.assert_close(cached.items["total"], computed.items["total"], rtol=1e-2, atol=1e-2)
+
+
+def test_the_teacher_is_not_heard_where_there_is_a_cache(teacher, dataset, tmp_path, monkeypatch):
+    cache = TargetCache(tmp_path / "cache", teacher)
+    cache.extract(dataset(), progress=False)
+    objective = Distillation(ours(), teacher)
+    monkeypatch.setattr(teacher, "forward", None)
+    [batch] = DataLoader(cache.attach(dataset()), batch_size=6, collate_fn=collate)
+    objective(ours(), batch).loss.backward()
+    objective.prepare(cache.attach(dataset()))
+    assert objective.mean.isfinite().all()
+
+
+def test_only_what_is_missing_is_computed(teacher, dataset, tmp_path):
+    cache = TargetCache(tmp_path / "cache", teacher)
+    half = dataset()
+    half.data_ids, half.durations = half.data_ids[:3], half.durations[:3]
+    assert cache.extract(half, progress=False) == 3
+    assert cache.extract(dataset(), progress=False) == 3 and len(cache) == 6
+    assert TargetCache(tmp_path / "cache", teacher).extract(dataset(), progress=False) == 0
+
+
+def test_processes_share_the_work(teacher, dataset, tmp_path):
+    parts = [TargetCache(tmp_path / "cache", teacher) for _ in range(2)]
+    added = [part.extract(dataset(), part=(rank, 2), progress=False) for rank, part in enumerate(parts)]
+    parts[0].refresh()
+    assert added == [3, 3] and len(parts[0]) == 6
+    assert {name[:4] for name in os.listdir(tmp_path / "cache") if name.endswith(".npy")} == {"0000", "0001"}
+
+
+KILLED = """
+    import os, sys, torch
+    sys.path[:0] = [sys.argv[2]]
+    from conftest import hubert
+    from lobes.dataio import audio_dataset
+    from lobes.distillation import TargetCache, Teacher
+    torch.manual_seed(0)
+    teacher = Teacher(hubert(), [1, 3])
+    cache = TargetCache(sys.argv[1] + "/cache", teacher)
+    saved, count = TargetCache._save, []
+    def save(self, name, values):
+        saved(self, name, values)
+        count.append(name)
+        if len(count) == 3:
+            os.kill(os.getpid(), 9)  # values are there, their index is not
+    TargetCache._save = save
+    cache.extract(audio_dataset(sys.argv[1] + "/all.csv", 16000), batch_seconds=1.5, shard_gib=1e-6, progress=False)
+"""
+
+
+def test_a_killed_extraction_goes_on(dataset, tmp_path):
+    clips = dataset()
+    here = os.path.dirname(__file__)
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path), here]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    ended = subprocess.run(command, env=environment, timeout=100, check=False, capture_output=True, text=True)
+    assert ended.returncode == -9, ended.stderr
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 3
+    torch.manual_seed(0)
+    teacher = Teacher(hubert(), [1, 3])
+    cache = TargetCache(tmp_path / "cache", teacher)
+    assert len(cache) == 2
+    assert cache.extract(clips, progress=False) == 4
+    expected = online(teacher, dataset())
+    assert all((cache.read(name).float() - values).abs().max() < 0.01 for name, values in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"layers": [1, 2]}, "teacher, layers"),
+        ({"other": True}, "teacher"),
+        ({"precision": "int8"}, "precision"),
+        ({"preprocessing": "speed 1.1"}, "preprocessing"),
+    ],
+)
+def test_targets_of_another_teacher_are_refused(change, named, teacher, dataset, tmp_path):
+    TargetCache(tmp_path / "cache", teacher).extract(dataset(), progress=False)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "cache").iterdir()}
+    encoder = hubert() if change.get("other") else teacher.encoder
+    other = Teacher(encoder, change.get("layers", [1, 3]))
+    with pytest.raises(DataError, match=f"holds targets of another {named}; nothing was overwritten"):
+        TargetCache(tmp_path / "cache", other, change.get("precision", "float16"), change.get("preprocessing", ""))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "cache").iterdir()} == before
+
+
+def test_what_cannot_be_is_said(teacher, dataset, tmp_path):
+    with pytest.raises(ConfigError, match="precision is 'float8'"):
+        TargetCache(tmp_path / "cache", teacher, "float8")
+    cache = TargetCache(tmp_path / "cache", teacher)
+    with pytest.raises(ConfigError, match="max_gib is 1e-06"):
+        cache.extract(dataset(), max_gib=1e-6, progress=False)
+    with pytest.raises(DataError, match="targets of none of 6"):
+        cache.attach(dataset())
+    cache.extract(dataset(), progress=False)
+    with pytest.raises(DataError, match="the dataset crops them"):
+        cache.attach(dataset(max_seconds=0.5))
+    with pytest.raises(DataError, match="holds no targets of 'x'"):
+        cache.read("x")
+
+
+def test_unreadable_audio_is_left_out(teacher, dataset, tmp_path):
+    (tmp_path / "2.wav").write_bytes(b"no audio")
+    cache = TargetCache(tmp_path / "cache", teacher)
+    assert cache.extract(dataset(), progress=False) == 5
+    assert cache.attach(dataset()).data_ids == ["u0", "u1", "u3", "u4", "u5"]
+    assert json.loads((tmp_path / "cache" / "settings.json").read_text())["layers"] == [1, 3]
+    assert np.load(next((tmp_path / "cache").glob("*.npy"))).dtype == np.float16

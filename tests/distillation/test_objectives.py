@@ -1,0 +1,209 @@
+"""Every loss against its formula in a slow loop; padding, rates and layers of any kind."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from functools import partial
+
+import pytest
+import torch
+from conftest import ENCODERS, hubert, ours
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from lobes.dataio import collate
+from lobes.distillation import (
+    Distillation,
+    LayerHeads,
+    STaR,
+    Teacher,
+    explained,
+    gram_distance,
+    l1_cosine,
+    mse,
+    temporal_gram,
+)
+from lobes.errors import ConfigError
+
+PAIRS = list(itertools.product(ENCODERS, ENCODERS))
+
+
+def some(valid_lengths=(5, 3), frames=6, dim=4):
+    """Predictions and targets, with garbage where they are padded."""
+    predicted, target = torch.randn(2, frames, dim), torch.randn(2, frames, dim)
+    valid = torch.arange(frames) < torch.tensor(valid_lengths)[:, None]
+    for tensor in (predicted, target):
+        tensor[~valid] = math.nan
+    return predicted, target, valid
+
+
+def test_l1_cosine_is_the_equation():
+    p, t, valid = some()
+    for log_sigmoid in (True, False):
+        total_l1 = total_cosine = 0.0
+        for row, frame in valid.nonzero().tolist():
+            a, b = p[row, frame], t[row, frame]
+            total_l1 += sum(abs(x - y) for x, y in zip(a.tolist(), b.tolist(), strict=True)) / 4
+            cosine = float(a @ b / (a.norm() * b.norm()))
+            total_cosine += math.log(1 / (1 + math.exp(-cosine))) if log_sigmoid else cosine
+        expected = total_l1 / 8 - 0.7 * total_cosine / 8
+        assert l1_cosine(p, t, valid, 0.7, log_sigmoid).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_mse_is_the_equation():
+    p, t, valid = some()
+    expected = sum(float((p[r, f] - t[r, f]).square().mean()) for r, f in valid.nonzero().tolist()) / 8
+    assert mse(p, t, valid).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_gram_distance_is_the_equation():
+    x, y, valid = some()
+    x, y = (part.masked_fill(~valid[..., None], math.nan) for part in (x, y))
+    total = count = 0.0
+    for row in range(2):
+        real = valid[row].nonzero().squeeze(1).tolist()
+        for i, j in itertools.product(real, real):
+            total += float((x[row, i] @ x[row, j] - y[row, i] @ y[row, j]) / 4) ** 2
+            count += 1
+    found = gram_distance(temporal_gram(x, x, valid), temporal_gram(y, y, valid), valid)
+    assert found.item() == pytest.approx(total / count, rel=1e-5)
+
+
+def test_fidelity_is_r_squared():
+    p, t, valid = some()
+    mean = torch.randn(4)
+    residual, total = explained([p], [t], valid, [mean])
+    assert residual[1].item() == pytest.approx(float((p - t)[1, :3].square().sum()), rel=1e-5)
+    assert total[0].item() == pytest.approx(float((t - mean)[0, :5].square().sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize(("student_rate", "teacher_rate"), [(25, 50), (50, 25), (50, 50), (25, 100 / 3), (50, 100 / 3)])
+def test_heads_give_the_teachers_rate_and_read_no_padding(student_rate, teacher_rate):
+    heads = LayerHeads(4, 3, 1, student_rate, teacher_rate)
+    alone = torch.randn(1, 9, 4)
+    [one], valid_one = heads([alone], torch.ones(1, 9, dtype=torch.bool))
+    padded = torch.cat([F.pad(alone, (0, 0, 0, 5), value=math.nan), torch.randn(1, 14, 4)])
+    lengths = torch.arange(14) < torch.tensor([[9], [14]])
+    [both], valid = heads([padded], lengths)
+    n_frames = int(valid_one.sum())
+    assert n_frames == pytest.approx(9 * teacher_rate / student_rate, abs=1)
+    assert int(valid[0].sum()) == n_frames and both.isfinite().all()
+    torch.testing.assert_close(both[0, :n_frames], one[0, :n_frames], atol=1e-6, rtol=0)
+
+
+def test_interpolation_is_linear_in_time():
+    heads = LayerHeads(1, 1, 1, 50.0, 40.0)
+    torch.nn.init.ones_(heads.heads[0].weight), torch.nn.init.zeros_(heads.heads[0].bias)
+    time = (torch.arange(50) + 0.5) / 50
+    [found], valid = heads([time[None, :, None]], torch.ones(1, 50, dtype=torch.bool))
+    torch.testing.assert_close(found[0, 1:-1, 0], ((torch.arange(40) + 0.5) / 40)[1:-1])
+    assert valid.sum() == 40
+
+
+def batch_of(dataset):
+    [batch] = DataLoader(dataset(), batch_size=6, collate_fn=collate)
+    return batch
+
+
+@pytest.mark.parametrize(("student_name", "teacher_name"), PAIRS, ids=lambda name: name.replace(" ", ""))
+def test_any_student_learns_from_any_teacher(student_name, teacher_name, dataset):
+    student, teacher = ENCODERS[student_name](), Teacher(ENCODERS[teacher_name](), [1, -1])
+    objective = Distillation(student, teacher)
+    objective.prepare(dataset())
+    batch = batch_of(dataset)
+    output = objective(student, batch)
+    assert (
+        output.loss.isfinite() and output.weight > 0 and set(output.stats) == {"layer_1", f"layer_{teacher.layers[1]}"}
+    )
+    trained = [p for p in (*student.parameters(), *objective.parameters()) if p.requires_grad]
+    assert not any(p.requires_grad for p in teacher.parameters())
+    optimizer = torch.optim.Adam(trained, 0.01)
+    first = output.loss.item()
+    for _ in range(8):
+        optimizer.zero_grad()
+        objective(student, batch).loss.backward()
+        optimizer.step()
+    objective.eval(), student.eval()
+    after = objective(student, batch)
+    assert after.loss.item() < first
+    assert after.items["residual"].shape == after.items["total"].shape == (6,) and (after.items["total"] > 0).all()
+
+
+@pytest.mark.parametrize("student_name", list(ENCODERS), ids=lambda name: name.replace(" ", ""))
+def test_the_loss_of_an_utterance_does_not_depend_on_its_batch(student_name, dataset):
+    student, teacher = ENCODERS[student_name]().eval(), Teacher(hubert(), [1, 3])
+    objective = Distillation(student, teacher).eval()
+    objective.mean.zero_()
+    together = objective(student, batch_of(dataset))
+    rows = []
+    for item in DataLoader(dataset(), batch_size=1, collate_fn=collate):
+        rows.append(objective(student, item))
+    weights = torch.stack([row.weight for row in rows])
+    losses = torch.stack([row.loss for row in rows])
+    assert together.weight == weights.sum()
+    assert together.loss.item() == pytest.approx(float((weights * losses).detach().sum() / weights.sum()), abs=1e-5)
+    torch.testing.assert_close(together.items["residual"], torch.cat([row.items["residual"] for row in rows]), rtol=1e-4, atol=1e-4)  # fmt: skip  # noqa: E501
+
+
+@pytest.mark.parametrize("student_name", ["ours, 25 Hz", "ours, 50 Hz", "HuBERT, 50 Hz"])
+def test_gram_matrices_teach_without_heads(student_name, dataset):
+    student, teacher = ENCODERS[student_name](), Teacher(hubert(hidden_size=24), [1, 3])
+    objective = STaR(student, teacher, layers=[1, 2])
+    batch = batch_of(dataset)
+    optimizer = torch.optim.Adam(student.parameters(), 0.005)
+    first = objective(student, batch).stats["within_layers"].item()
+    for _ in range(15):
+        optimizer.zero_grad()
+        objective(student, batch).loss.backward()
+        optimizer.step()
+    assert objective(student, batch).stats["within_layers"].item() < 0.8 * first
+    # Heads only look on: of their error nothing reaches the student.
+    student.zero_grad()
+    predicted, _ = objective.predict(student(*batch.sig))
+    predicted[0].sum().backward()
+    assert all(p.grad is None for p in student.parameters())
+
+
+def test_the_same_encoder_is_its_own_best_student(dataset):
+    encoder = ours().eval()
+    teacher = Teacher(ours(), [1, 2])
+    teacher.encoder.load_state_dict(encoder.state_dict())
+    objective = Distillation(encoder, teacher, layers=[1, 2], distance=mse)
+    for head in objective.heads.heads:
+        torch.nn.init.eye_(head.weight), torch.nn.init.zeros_(head.bias)
+    objective.mean.zero_()
+    output = objective.eval()(encoder, batch_of(dataset))
+    assert output.loss.item() < 1e-10 and float(output.items["residual"].sum() / output.items["total"].sum()) < 1e-8
+
+
+def test_weights_and_distances_make_the_named_methods(dataset):
+    student, teacher = ours(), Teacher(hubert(), [1, 2, 3])
+    batch = batch_of(dataset)
+    hints = Distillation(student, teacher, layers=[0, 1, 2], distance=mse, weights=[0.1, 0.1, 1.0])
+    output = hints(student, batch)
+    parts = [output.stats[f"layer_{layer}"] for layer in (1, 2, 3)]
+    assert output.loss.item() == pytest.approx(float(0.1 * parts[0] + 0.1 * parts[1] + parts[2]), rel=1e-5)
+    Distillation(student, teacher, distance=partial(l1_cosine, log_sigmoid=False))(student, batch).loss.backward()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Teacher(hubert(), [9]), r"layers \[9\]; it has 4"),
+        (lambda: Teacher(hubert(), []), r"layers \[\]"),
+        (lambda: Distillation(ours(), Teacher(hubert(), [1, 2]), layers=[1]), "1 layers for 2 targets"),
+        (lambda: Distillation(ours(), Teacher(hubert(), [1]), layers=[7]), "layer 7; the student has 3"),
+        (lambda: Distillation(ours(), Teacher(ours_at_8k(), [1])), "hears 16000 Hz, the teacher 8000 Hz"),
+    ],
+)
+def test_what_does_not_fit_is_named(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def ours_at_8k():
+    from lobes.encoders import Encoder, LogMel, StackingStem
+    from lobes.mixers import SummaryMixing
+
+    return Encoder(LogMel(sample_rate=8000, n_mels=20), StackingStem(20, 16), 16, 2, SummaryMixing)
