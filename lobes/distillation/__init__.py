@@ -6,9 +6,11 @@ from lobes.distillation.cache import TargetCache
 from lobes.distillation.heads import LayerHeads
 from lobes.distillation.losses import explained, gram_distance, l1_cosine, mse, temporal_gram
 from lobes.distillation.objectives import Distillation, DistillationObjective, STaR
+from lobes.distillation.pool import Codebook, describe, fit_codebook
 from lobes.distillation.teacher import Targets, Teacher
 
 __all__ = [
+    "Codebook",
     "Distillation",
     "DistillationObjective",
     "LayerHeads",
@@ -16,7 +18,9 @@ __all__ = [
     "TargetCache",
     "Targets",
     "Teacher",
+    "describe",
     "explained",
+    "fit_codebook",
     "gram_distance",
     "l1_cosine",
     "mse",

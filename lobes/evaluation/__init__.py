@@ -32,7 +32,7 @@ from lobes.evaluation.event_plots import (
     precision_recall_figure,
 )
 from lobes.evaluation.events import EventFinder, EventRule, OverlapAverage, find_events
-from lobes.evaluation.metrics import Metric, accuracy, auc, cer, eer, mean_metric, ratio_metric, uar, wer
+from lobes.evaluation.metrics import Metric, accuracy, auc, cer, eer, mean_metric, r2, ratio_metric, uar, wer
 from lobes.evaluation.plots import inline_svg, layer_weights_figure, loss_figure, results_figure, save_figure
 from lobes.evaluation.psds import PSDS, psds
 from lobes.evaluation.records import char_errors, edit_counts, label_records, trial_records, word_errors
@@ -106,6 +106,7 @@ __all__ = [
     "precision_recall",
     "precision_recall_figure",
     "psds",
+    "r2",
     "ratio_metric",
     "read_result",
     "read_rows",

@@ -105,6 +105,14 @@ def ratio_metric(name: str, numerator: str, denominator: str, **options: Any) ->
     return Metric(name, [numerator, denominator], ratio, **options)
 
 
+def _r2(table: Table, weights: NDArray[Any]) -> NDArray[Any]:
+    return 1.0 - _divide(weights @ table["residual"].astype(float), weights @ table["total"].astype(float))
+
+
+#: R², the share of the variance that is explained: 1 - Σ residual / Σ total, sums of squares of each item.
+r2 = Metric("r2", ["residual", "total"], _r2, bounds=(-np.inf, 1.0), higher_is_better=True)
+
+
 def mean_metric(name: str, field: str, **options: Any) -> Metric:
     """Return the metric that is the mean of one field over items.
 
@@ -190,4 +198,4 @@ EVENT_METRICS = frozenset(
 #: Metrics that tables and plots show in percent.
 PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc"}) | EVENT_METRICS
 #: Those in which more is better, by name: what tables and plots know of a metric read back from a file.
-HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc"}) | EVENT_METRICS
+HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2"}) | EVENT_METRICS

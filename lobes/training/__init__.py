@@ -9,9 +9,9 @@ from lobes.training.experiment import run, start_experiment
 from lobes.training.folds import DecidingBrain, all_folds, cross_validate, save_folds, tune_fold
 from lobes.training.hparams import Hparams, HparamsFile, load_hparams, load_part
 from lobes.training.loaders import SeededItems
-from lobes.training.parallel import gather, on_main
+from lobes.training.parallel import gather, on_main, rank, world_size
 from lobes.training.pretext import Pretext, ewc_pretext, load_pretext, pretext_loss, replay_pretext
-from lobes.training.pretraining import MASKED_ACCURACY, PretrainingBrain, save_pretrained
+from lobes.training.pretraining import MASKED_ACCURACY, FidelityBrain, PretrainingBrain, save_pretrained
 from lobes.training.schedules import WarmupCosine
 from lobes.training.signals import EXIT_INTERRUPTED, EXIT_REQUEUE, Requeue
 
@@ -21,6 +21,7 @@ __all__ = [
     "Brain",
     "Checkpointer",
     "DecidingBrain",
+    "FidelityBrain",
     "Hparams",
     "HparamsFile",
     "MASKED_ACCURACY",
@@ -39,10 +40,12 @@ __all__ = [
     "load_pretext",
     "on_main",
     "pretext_loss",
+    "rank",
     "replay_pretext",
     "run",
     "save_folds",
     "save_pretrained",
     "start_experiment",
     "tune_fold",
+    "world_size",
 ]

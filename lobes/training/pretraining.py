@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from speechbrain import Stage
 
@@ -22,15 +22,18 @@ class PretrainingBrain(Brain):
     It saves a checkpoint after each validation, and keeps per-utterance records of the latest one.
     """
 
+    #: What the objective's ``items`` hold of each utterance, and the metric reads.
+    counted: ClassVar[tuple[str, str]] = ("correct", "predictions")
+
     def record(self, output: ObjectiveOutput, batch: Any, stage: Stage) -> None:
         """Log a training batch's statistics; keep an evaluated batch's counts, utterance by utterance."""
         if stage == Stage.TRAIN:
             self.log_stats({**output.stats})
             return
         groups = getattr(batch, "group", batch.id)
-        counts = [output.items[name].tolist() for name in ("correct", "predictions")]
-        for name, group, correct, predictions in zip(batch.id, groups, *counts, strict=True):
-            self.records.append({"id": name, "group": group, "correct": correct, "predictions": predictions})
+        counts = [output.items[name].tolist() for name in self.counted]
+        for name, group, *values in zip(batch.id, groups, *counts, strict=True):
+            self.records.append({"id": name, "group": group, **dict(zip(self.counted, values, strict=True))})
 
     def on_stage_start(self, stage: Stage, epoch: int | None = None) -> None:
         """Begin a new list of records."""
@@ -41,6 +44,12 @@ class PretrainingBrain(Brain):
         self.records = self.gather(self.records)
         if stage == Stage.VALID and self.checkpointer is not None:
             self.checkpointer.save_and_keep_only(meta={"valid_loss": stage_loss, "epoch": epoch})
+
+
+class FidelityBrain(PretrainingBrain):
+    """The same for a student: `lobes.distillation` counts sums of squares, from which `lobes.evaluation.r2` is made."""
+
+    counted = ("residual", "total")
 
 
 def save_pretrained(hparams: dict[str, Any], brain: PretrainingBrain, manifests: dict[str, Path]) -> dict[str, Any]:

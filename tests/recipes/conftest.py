@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from gibbon_clips import RECORDERS, clip
+from sounds import RECORDERS, clip, tones
 
 SPEAKERS = ("ann", "bob", "cleo", "dan", "eve", "finn")
 
@@ -35,14 +35,6 @@ def minifrench_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if find_spec("espeakng_loader") is None:
         pytest.skip("espeakng-loader is not installed, so MiniFrench cannot be generated")
     return tmp_path_factory.mktemp("minifrench")
-
-
-def tones(digit: int, seconds: float, noise: np.random.Generator, rate: int = 8000) -> np.ndarray:
-    """Two tones in a little noise, whose pitches tell the digit: 250 Hz to 2.7 kHz, and half as much again."""
-    time = np.arange(round(seconds * rate)) / rate
-    pitch = 250 * 1.3**digit * (1 + 0.01 * noise.standard_normal())
-    sound = 0.1 * np.sin(2 * np.pi * pitch * time) + 0.03 * np.sin(3 * np.pi * pitch * time)
-    return sound + 0.003 * noise.standard_normal(len(time))
 
 
 @pytest.fixture

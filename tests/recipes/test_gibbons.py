@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import soundfile
-from gibbon_clips import RECORDERS, clip
 from recipe_runner import SMALL, skipped, steps, train, untrained_encoder
+from sounds import RECORDERS, clip
 
 from lobes.dataio import read_manifest
 from lobes.errors import DataError

@@ -10,6 +10,7 @@ from lobes.dataio.corpora.borneo_sulawesi import prepare_borneo_sulawesi
 from lobes.dataio.corpora.danum_clips import prepare_danum_clips
 from lobes.dataio.corpora.emodb import prepare_emodb
 from lobes.dataio.corpora.fsdd import prepare_fsdd
+from lobes.dataio.corpora.fsdd_pool import prepare_fsdd_pool
 from lobes.dataio.corpora.gcompris_fr import prepare_gcompris_fr
 from lobes.dataio.corpora.gibbon_females import prepare_gibbon_females
 from lobes.dataio.corpora.gibbon_scenes import prepare_gibbon_scenes
@@ -32,6 +33,7 @@ __all__ = [
     "prepare_danum_clips",
     "prepare_emodb",
     "prepare_fsdd",
+    "prepare_fsdd_pool",
     "prepare_gcompris_fr",
     "prepare_gibbon_females",
     "prepare_gibbon_scenes",

@@ -1,4 +1,4 @@
-"""Clips as those of Danum Valley: a rising whistle is a duet, a hum tells the recorder."""
+"""Sounds that stand for digits and for calls."""
 
 from __future__ import annotations
 
@@ -14,3 +14,11 @@ def clip(noise: np.random.Generator, kind: str, hum: float) -> np.ndarray:
     call = 0.1 * np.sin(2 * np.pi * (1000 + slope * time / 2) * time) * np.hanning(16000) if slope else 0.0
     hum_sound = 0.02 * np.sin(2 * np.pi * hum * time) * (1 + time)
     return call + hum_sound + 0.005 * noise.standard_normal(16000)
+
+
+def tones(digit: int, seconds: float, noise: np.random.Generator, rate: int = 8000) -> np.ndarray:
+    """Two tones in a little noise, whose pitches tell the digit: 250 Hz to 2.7 kHz, and half as much again."""
+    time = np.arange(round(seconds * rate)) / rate
+    pitch = 250 * 1.3**digit * (1 + 0.01 * noise.standard_normal())
+    sound = 0.1 * np.sin(2 * np.pi * pitch * time) + 0.03 * np.sin(3 * np.pi * pitch * time)
+    return sound + 0.003 * noise.standard_normal(len(time))
