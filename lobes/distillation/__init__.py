@@ -7,12 +7,17 @@ from lobes.distillation.heads import LayerHeads
 from lobes.distillation.losses import explained, gram_distance, l1_cosine, mse, temporal_gram
 from lobes.distillation.objectives import Distillation, DistillationObjective, STaR
 from lobes.distillation.pool import Codebook, describe, fit_codebook
+from lobes.distillation.pruning import DistilAndPrune, Gates, HardConcrete, prune
+from lobes.distillation.students import first_layers, thin
 from lobes.distillation.teacher import Targets, Teacher
 
 __all__ = [
     "Codebook",
+    "DistilAndPrune",
     "Distillation",
     "DistillationObjective",
+    "Gates",
+    "HardConcrete",
     "LayerHeads",
     "STaR",
     "TargetCache",
@@ -20,9 +25,12 @@ __all__ = [
     "Teacher",
     "describe",
     "explained",
+    "first_layers",
     "fit_codebook",
     "gram_distance",
     "l1_cosine",
     "mse",
+    "prune",
     "temporal_gram",
+    "thin",
 ]

@@ -10,6 +10,7 @@ from lobes.encoders.huggingface import HuggingFaceEncoder
 from lobes.encoders.lengths import absolute_lengths, frame_mask, relative_lengths
 from lobes.encoders.logmel_encoder import LogMelEncoder
 from lobes.encoders.pictures import PictureEncoder, PictureTransformer
+from lobes.encoders.pruned import PrunedEncoder
 from lobes.encoders.rate import RateBlock
 from lobes.encoders.stem import ConvolutionStem, StackingStem, Stem
 from lobes.encoders.streaming import StreamingEncoder
@@ -35,6 +36,7 @@ __all__ = [
     "PictureTransformer",
     "PitchShift",
     "PlainBlock",
+    "PrunedEncoder",
     "RateBlock",
     "StackingStem",
     "Stem",

@@ -1,0 +1,81 @@
+"""Students that papers have: of the teacher's own kind, shallower or thinner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lobes.encoders import HuggingFaceEncoder
+from lobes.errors import ConfigError
+
+
+def first_layers(teacher: HuggingFaceEncoder, n_layers: int = 2) -> HuggingFaceEncoder:
+    """The teacher with its first blocks only, and their weights: DistilHuBERT's student (Chang et al. 2022, 3.1).
+
+    Of HuBERT-base, two blocks are 23.5 M parameters of 94.4 M.
+
+    Parameters
+    ----------
+    teacher : HuggingFaceEncoder
+        Of any family with ``num_hidden_layers``.
+    n_layers : int
+        Blocks to keep.
+
+    Raises
+    ------
+    ConfigError
+        It has not so many.
+    """
+    arguments = teacher.arguments()
+    source: dict[str, Any] = dict(arguments.pop("source"))
+    depth = teacher.model.config.num_hidden_layers
+    if not 1 <= n_layers <= depth:
+        raise ConfigError(f"first_layers: n_layers is {n_layers}; expected 1 to {depth}, the teacher's blocks")
+    student = HuggingFaceEncoder(source | {"num_hidden_layers": n_layers}, **arguments | {"frozen": "nothing"})
+    known, own = teacher.model.state_dict(), student.model.state_dict()
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(known[name])
+    return student.requires_grad_(True)
+
+
+def thin(teacher: HuggingFaceEncoder, dim: int = 480, ffn: int | None = None, reduction: int = 2) -> HuggingFaceEncoder:
+    """As deep as the teacher, thinner, and at a lower rate, as FitHuBERT's student (Lee et al. 2022, 2.2).
+
+    The time reduction is one more convolution of the front-end, of width and stride `reduction`, before the blocks.
+    Of HuBERT-base, width 480 is 23.5 M parameters at 25 frames per second; the paper says 22.5 M of its own.
+
+    Parameters
+    ----------
+    teacher : HuggingFaceEncoder
+        HuBERT, wav2vec 2.0 or their like, whose configuration has convolutions.
+    dim : int
+        Width of the blocks, a multiple of the teacher's number of heads.
+    ffn : int, optional
+        Hidden width of the feed-forwards; `dim` by default.
+    reduction : int
+        By how much the rate is lower than the teacher's; 1 leaves it.
+
+    Raises
+    ------
+    ConfigError
+        The teacher has no such convolutions, or the width does not fit its heads.
+    """
+    arguments = teacher.arguments()
+    source: dict[str, Any] = dict(arguments.pop("source"))
+    config = teacher.model.config
+    if not hasattr(config, "conv_stride"):
+        raise ConfigError(f"thin: a model of type {config.model_type} has no convolutions on the waveform")
+    if dim % config.num_attention_heads or dim % config.num_conv_pos_embedding_groups:
+        raise ConfigError(
+            f"thin: dim is {dim}; expected a multiple of {config.num_attention_heads} heads and of "
+            f"{config.num_conv_pos_embedding_groups} groups of the positions"
+        )
+    source |= {"hidden_size": dim, "intermediate_size": ffn or dim}
+    if reduction > 1:
+        source["conv_dim"] = [*config.conv_dim, config.conv_dim[-1]]
+        source["conv_kernel"] = [*config.conv_kernel, reduction]
+        source["conv_stride"] = [*config.conv_stride, reduction]
+        source["num_feat_extract_layers"] = len(source["conv_dim"])
+    return HuggingFaceEncoder(source, **arguments | {"frozen": "nothing", "untrained": True})

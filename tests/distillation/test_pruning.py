@@ -1,0 +1,145 @@
+"""Pruning reaches what it is asked for, and what it leaves gives what the gates gave; students have their sizes."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from conftest import HUBERT, hubert, ours
+from torch.utils.data import DataLoader
+
+from lobes.dataio import collate
+from lobes.distillation import DistilAndPrune, Distillation, Gates, HardConcrete, Teacher, first_layers, prune, thin
+from lobes.encoders import HuggingFaceEncoder, PrunedEncoder
+from lobes.errors import ConfigError
+from lobes.export import load_encoder, save_encoder
+
+
+def test_gates_are_what_the_distribution_says():
+    gate = HardConcrete(2000, open=0.7)
+    assert gate.probability().mean().item() == pytest.approx(0.7, abs=0.01)
+    drawn = torch.stack([gate() for _ in range(200)])
+    assert (drawn > 0).float().mean().item() == pytest.approx(0.7, abs=0.01)
+    assert drawn.min() == 0 and drawn.max() == 1
+    settled = gate.eval()()
+    assert int((settled == 0).sum()) == pytest.approx(600, abs=15) and torch.equal(settled, gate())
+
+
+@pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
+@pytest.mark.parametrize("convolutions", [True, False])
+def test_the_pruned_model_gives_what_the_gated_one_gave(kind, convolutions, dataset, tmp_path):
+    encoder = hubert(model_type=kind, num_attention_heads=4).eval()
+    gates = Gates(encoder, convolutions).eval()
+    with torch.no_grad():
+        for gate in gates._all():
+            gate.log_alpha.copy_(torch.linspace(-6, 4, len(gate.log_alpha))[torch.randperm(len(gate.log_alpha))])
+        gates.heads[1].log_alpha.fill_(-9.0)  # a block without any head
+    [batch] = DataLoader(dataset(), batch_size=6, collate_fn=collate)
+    gated = encoder(*batch.sig)
+    pruned = prune(encoder, gates)
+    assert isinstance(pruned, PrunedEncoder) and pruned.sizes["heads"][1] == 0
+    small = pruned(*batch.sig)
+    for a, b in zip(gated.layers, small.layers, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+    count = sum(p.numel() for p in pruned.parameters())
+    assert count < 0.9 * gates.total and pruned.macs(10.0) < encoder.macs(10.0)
+    save_encoder(pruned, tmp_path / "pruned", pruned.hparams_text())
+    loaded = load_encoder(tmp_path / "pruned")
+    torch.testing.assert_close(loaded(*batch.sig).frames, small.frames, atol=0, rtol=0)
+    gates.remove()
+    assert not torch.equal(encoder(*batch.sig).frames, gated.frames)
+
+
+def test_sparsity_counts_what_is_gone():
+    encoder = hubert(num_attention_heads=4)
+    gates = Gates(encoder)
+    with torch.no_grad():
+        for gate in gates._all():
+            gate.log_alpha.copy_(torch.where(torch.arange(len(gate.log_alpha)) < 2, 20.0, -20.0))
+    pruned = prune(encoder, gates)
+    gone = 1 - sum(p.numel() for p in pruned.parameters()) / gates.total
+    assert gates.sparsity().item() == pytest.approx(gone, abs=1e-6)
+
+
+def test_all_open_changes_nothing():
+    encoder = hubert()
+    gates = Gates(encoder).eval()
+    with torch.no_grad():
+        for gate in gates._all():
+            gate.log_alpha.fill_(30.0)
+    assert gates.sparsity().item() == pytest.approx(0.0, abs=1e-6)
+    pruned = prune(encoder, gates)
+    assert sum(p.numel() for p in pruned.parameters()) == gates.total
+    assert pruned.macs(7.3) == encoder.macs(7.3)
+
+
+@pytest.mark.parametrize("target", [0.3, 0.6])
+def test_training_reaches_the_target_within_a_percent(target, dataset):
+    sizes = {**HUBERT, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
+    encoder, teacher = HuggingFaceEncoder(sizes), Teacher(HuggingFaceEncoder(sizes), [1, 3])
+    teacher.encoder.model.load_state_dict(encoder.model.state_dict())
+    objective = DistilAndPrune(encoder, Distillation(encoder, teacher, layers=[1, 3]), sparsity=target, warmup=150)
+    optimizer = torch.optim.AdamW(objective.groups(encoder, gate_lr=0.1), lr=1e-3)
+    clips = dataset()
+    clips.data_ids = clips.data_ids[3:4]  # the shortest
+    [batch] = DataLoader(clips, batch_size=1, collate_fn=collate)
+    for step in range(250):
+        batch.step = step
+        optimizer.zero_grad()
+        output = objective(encoder, batch)
+        output.loss.backward()
+        optimizer.step()
+    assert output.stats["sparsity"].item() == pytest.approx(target, abs=0.01)
+    gates = objective.gates.eval()
+    gone = 1 - sum(p.numel() for p in prune(encoder.eval(), gates).parameters()) / gates.total
+    assert gone == pytest.approx(target, abs=0.01)
+
+
+def test_a_pruned_model_is_faster():
+    big = {**HUBERT, "hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 12, "conv_dim": [128] * 7,
+           "num_conv_pos_embedding_groups": 16}  # fmt: skip
+    encoder = HuggingFaceEncoder(big).eval()
+    gates = Gates(encoder).eval()
+    with torch.no_grad():
+        for gate in gates._all():
+            gate.log_alpha.copy_(torch.where(torch.arange(len(gate.log_alpha)) % 4 == 0, 20.0, -20.0))
+    pruned = prune(encoder, gates)
+    waveform, lengths = torch.randn(1, 5 * 16000), torch.ones(1)
+
+    def seconds(model) -> float:
+        best = 1e9
+        with torch.inference_mode():
+            for _ in range(5):
+                started = time.process_time()
+                model(waveform, lengths)
+                best = min(best, time.process_time() - started)
+        return best
+
+    assert seconds(pruned) < 0.6 * seconds(encoder)
+
+
+def test_students_of_the_papers_are_as_large_as_they_say():
+    base = HuggingFaceEncoder({"model_type": "hubert"})  # HuBERT-base, random weights
+    student = first_layers(base, 2)
+    parameters = sum(p.numel() for p in student.parameters())
+    assert parameters == pytest.approx(23.5e6, rel=0.01), parameters
+    own, theirs = student.model.state_dict(), base.model.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in own.items())
+    fit = thin(base)
+    parameters = sum(p.numel() for p in fit.parameters())
+    assert parameters == pytest.approx(23.46e6, rel=0.001), parameters
+    assert fit.frame_rate == 25.0 and fit.model.config.num_hidden_layers == 12
+
+
+def test_what_cannot_be_pruned_or_thinned_is_named():
+    with pytest.raises(ConfigError, match="model_type is 'wavlm'; expected one of hubert"):
+        Gates(hubert(model_type="wavlm"))
+    with pytest.raises(ConfigError, match="sparsity is 1.5"):
+        DistilAndPrune(hubert(), Distillation(ours(), Teacher(hubert(), [1])), sparsity=1.5)
+    with pytest.raises(ConfigError, match="n_layers is 9; expected 1 to 3"):
+        first_layers(hubert(), 9)
+    with pytest.raises(ConfigError, match="dim is 15"):
+        thin(hubert(), dim=15)
+    with pytest.raises(ConfigError, match=r"heads is \[9, 1, 1\]"):
+        PrunedEncoder(HUBERT, {"heads": [9, 1, 1], "ffn": [1, 1, 1], "conv": [8] * 7})
