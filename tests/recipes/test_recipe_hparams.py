@@ -15,6 +15,12 @@ from lobes.training import HparamsFile
 
 FILES = sorted(RECIPES.glob("*/*/hparams/*.yaml"))
 BASES = [path for path in FILES if path.name == "base.yaml"]
+#: Of encoders that a recipe pretrains or distils, fewest and most parameters, by recipe or by file.
+SIZES = {
+    "MiniFrench/SSL": (0.6e6, 0.7e6),
+    "FSDD/distillation/teacher.yaml": (0.4e6, 0.5e6),
+    "FSDD/distillation/tiny.yaml": (0.07e6, 0.09e6),
+}
 #: Multiply-accumulates per second of audio, over 10 s, of hparams/encoders/base.yaml.
 BASE_MACS = 2.2464e9
 
@@ -75,7 +81,7 @@ def test_file_can_be_constructed(path):
     hparams = given(path).load()
     assert callable(hparams["prepare"]) and callable(hparams["opt_class" if "opt_class" in hparams else "probe"])
     if pretrains(path):
-        low, high = (0.6e6, 0.7e6) if "MiniFrench" in path.parts else (1.1e6, 1.5e6)
+        low, high = SIZES.get(name_of(path), SIZES.get(recipe_of(path), (1.1e6, 1.5e6)))
         assert low < sum(p.numel() for p in hparams["encoder"].parameters()) < high
 
 
@@ -83,7 +89,9 @@ def test_file_can_be_constructed(path):
 def test_base_is_a_real_configuration(path):
     hparams = given(path).load()
     assert hparams["precision"] == "bf16" and hparams["train_loader"]["num_workers"] > 0
-    if pretrains(path):
+    if recipe_of(path).endswith("distillation"):
+        assert 11e6 < sum(p.numel() for p in hparams["encoder"].parameters()) < 14e6
+    elif pretrains(path):
         assert hparams["train_loader"]["batch_seconds"] == 7200, "two hours of audio per step"
         check_size(hparams["encoder"])
         assert hparams["modules"]["ssl"].encoder is hparams["encoder"]
