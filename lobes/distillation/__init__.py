@@ -10,6 +10,7 @@ from lobes.distillation.pool import Codebook, describe, fit_codebook
 from lobes.distillation.pruning import DistilAndPrune, Gates, HardConcrete, prune
 from lobes.distillation.students import first_layers, thin
 from lobes.distillation.teacher import Targets, Teacher
+from lobes.distillation.two_way import MaskedTwoWay
 
 __all__ = [
     "Codebook",
@@ -19,6 +20,7 @@ __all__ = [
     "Gates",
     "HardConcrete",
     "LayerHeads",
+    "MaskedTwoWay",
     "STaR",
     "TargetCache",
     "Targets",

@@ -4,6 +4,7 @@ from lobes.encoders.block import Block, BranchformerBlock, ConformerBlock, FeedF
 from lobes.encoders.convolution import MaskedConvolution
 from lobes.encoders.efficientnet import EfficientNetV2
 from lobes.encoders.encoder import Encoder, EncoderOutput, EncoderState
+from lobes.encoders.faster import Downsampled, EarlyExit, first_blocks
 from lobes.encoders.features import LogMel
 from lobes.encoders.fitting import PitchShift, TimeExpansion
 from lobes.encoders.huggingface import HuggingFaceEncoder
@@ -22,6 +23,8 @@ __all__ = [
     "BranchformerBlock",
     "ConformerBlock",
     "ConvolutionStem",
+    "Downsampled",
+    "EarlyExit",
     "EfficientNetV2",
     "Encoder",
     "EncoderOutput",
@@ -45,6 +48,7 @@ __all__ = [
     "TorchaudioEncoder",
     "VGGish",
     "absolute_lengths",
+    "first_blocks",
     "frame_mask",
     "relative_lengths",
 ]

@@ -17,7 +17,8 @@ from lobes.mixers import SummaryMixing
 
 HUBERT = {"model_type": "hubert", "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
           "intermediate_size": 32, "conv_dim": [8] * 7, "num_conv_pos_embeddings": 16,
-          "num_conv_pos_embedding_groups": 4}  # fmt: skip
+          "num_conv_pos_embedding_groups": 4, "hidden_dropout": 0.0, "attention_dropout": 0.0,
+          "activation_dropout": 0.0, "feat_proj_dropout": 0.0}  # fmt: skip
 
 
 def ours(dim: int = 16, depth: int = 2, factor: int = 4) -> Encoder:

@@ -16,6 +16,7 @@ from lobes.dataio import collate
 from lobes.distillation import (
     Distillation,
     LayerHeads,
+    MaskedTwoWay,
     STaR,
     Teacher,
     explained,
@@ -24,6 +25,7 @@ from lobes.distillation import (
     mse,
     temporal_gram,
 )
+from lobes.distillation.two_way import masked
 from lobes.errors import ConfigError
 
 PAIRS = list(itertools.product(ENCODERS, ENCODERS))
@@ -188,12 +190,51 @@ def test_weights_and_distances_make_the_named_methods(dataset):
 
 
 @pytest.mark.parametrize(
+    "names", [("ours, 25 Hz", "HuBERT, 50 Hz"), ("ours, 50 Hz", "ours, 25 Hz"), ("HuBERT, 50 Hz",) * 2]
+)
+def test_masked_frames_learn_from_the_whole_and_the_others_from_what_is_heard(names, dataset):
+    student, encoder = (ENCODERS[name]() for name in names)
+    teacher = Teacher(encoder, [1, 2])
+    objective = MaskedTwoWay(student, teacher, distance=mse, mask_probability=0.2, mask_span=3)
+    batch = batch_of(dataset)
+    batch.step = 7
+    output = objective(student, batch)
+    # The same by hand, frame by frame.
+    ours, theirs = objective.masks(batch)
+    whole = teacher(*batch.sig)
+    with masked(encoder, theirs):
+        part = teacher(*batch.sig)
+    with masked(student, ours):
+        predicted, valid = objective.predict(student(*batch.sig))
+    total = count = hidden = 0.0
+    for row in range(6):
+        for frame in range(min(valid.shape[1], whole.valid.shape[1])):
+            if valid[row, frame] and whole.valid[row, frame]:
+                is_masked = bool(theirs[row, frame])
+                for p, t, h in zip(predicted, whole.layers, part.layers, strict=True):
+                    total += float((p[row, frame] - (t if is_masked else h)[row, frame]).square().mean())
+                count, hidden = count + 1, hidden + is_masked
+    assert output.loss.item() == pytest.approx(total / count, rel=1e-4) and output.weight == count
+    assert output.stats["masked_share"].item() == pytest.approx(hidden / count, abs=1e-6) and 0.2 < hidden / count < 0.8
+    assert not torch.allclose(whole.layers[1], part.layers[1])
+    batch.step = 8
+    assert objective(student, batch).loss.item() != output.loss.item(), "other masks in each step"
+    output.loss.backward()
+    objective.eval(), student.eval()
+    objective.mean.zero_()
+    assert objective(student, batch).loss.item() == pytest.approx(
+        Distillation.forward(objective, student, batch).loss.item()
+    )
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Teacher(hubert(), [9]), r"layers \[9\]; it has 4"),
         (lambda: Teacher(hubert(), []), r"layers \[\]"),
         (lambda: Distillation(ours(), Teacher(hubert(), [1, 2]), layers=[1]), "1 layers for 2 targets"),
         (lambda: Distillation(ours(), Teacher(hubert(), [1]), layers=[7]), "layer 7; the student has 3"),
+        (lambda: MaskedTwoWay(ours(factor=3), Teacher(hubert(), [1])), "33.3333 and 50 Hz"),
         (lambda: Distillation(ours(), Teacher(ours_at_8k(), [1])), "hears 16000 Hz, the teacher 8000 Hz"),
     ],
 )
