@@ -71,7 +71,7 @@ def test_merged_equals_unmerged(encoder, method):
     module = adapted(encoder, method, trained=True)
     unmerged = hear(module, *batch())
     if not METHODS[method].mergeable:
-        with pytest.raises(ConfigError, match="BitFit, ConvLoRA, DoRA.*VeRA can merge"):
+        with pytest.raises(ConfigError, match="BitFit, ConvLoRA, DoRA.*VeRA can$"):
             merge_adapter(module)
         assert same(hear(module, *batch()), unmerged)
         return

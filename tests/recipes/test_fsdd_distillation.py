@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import importlib.util
 import itertools
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -17,6 +19,7 @@ from sounds import tones
 from lobes.dataio import read_manifest
 from lobes.dataio.manifest import read_meta
 from lobes.errors import ConfigError, DataError
+from lobes.evaluation import read_result
 from lobes.export import load_encoder
 
 RECIPE = "FSDD/distillation"
@@ -134,3 +137,20 @@ def test_a_sweep_goes_on_where_it_was_stopped(corpus, tmp_path, monkeypatch, cap
     sweep.main()
     del sys.modules["sweep"]
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.slow
+def test_two_processes_distil_as_one_does(corpus, tmp_path):
+    values = []
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        options = given(corpus, steps="20", strategy="!new:lobes.selection.TargetKNN", share="0.3")
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}", "train.py"]
+        command = [sys.executable, *launch, "hparams/tiny.yaml", f"--output_folder={folder}", *options, *QUIET]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        ended = subprocess.run(
+            command, cwd=RECIPES / RECIPE, env=environment, capture_output=True, text=True, timeout=200
+        )
+        assert ended.returncode == 0, ended.stderr[-2000:]
+        values.append(read_result(folder)["metric"]["value"])
+    assert values[0] == pytest.approx(values[1], abs=1e-4)
