@@ -52,9 +52,12 @@ class HardConcrete(nn.Module):
 
     @torch.no_grad()
     def settled(self) -> Tensor:
-        """Gates out of training: as many are shut as are expected to be, the least likely; others at their means."""
+        """Gates out of training: as many are shut as are expected to be, the least likely; others at σ(log α / β).
+
+        Not stretched, as in training, or more would be shut than are expected to be.
+        """
         shut = len(self.log_alpha) - int(self.probability().sum().round())
-        gates = (torch.sigmoid(self.log_alpha / BETA) * (HIGH - LOW) + LOW).clamp(0.0, 1.0)
+        gates = torch.sigmoid(self.log_alpha / BETA)
         if shut:
             gates[self.log_alpha.topk(shut, largest=False).indices] = 0.0
         return gates

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import ENCODERS, hubert, ours
+from tiny_models import ENCODERS, hubert, ours
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 

@@ -8,6 +8,8 @@ import importlib.util
 import multiprocessing
 import os
 import re
+import runpy
+import subprocess
 import sys
 import tempfile
 from multiprocessing.process import BaseProcess
@@ -71,6 +73,33 @@ def _child(main: Any, argv: list[str], stderr: IO[str] | None) -> None:
         os.dup2(stderr.fileno(), 2)
         sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
     run(functools.partial(main, argv))
+
+
+def script(path: str, *argv: object) -> subprocess.CompletedProcess[str]:
+    """Run `recipes/<path>` as from the shell, in its folder, in a forked process that need not import for seconds."""
+    file = RECIPES / path
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        arguments = (file, [str(value) for value in argv], out, err)
+        process = multiprocessing.get_context("fork").Process(target=_script, args=arguments)
+        process.start()
+        process.join(_LIMIT)
+        if process.is_alive():
+            process.kill()
+            raise TimeoutError(f"{path} {' '.join(arguments[1])} hangs")
+        texts = [log.read_text(encoding="utf-8") for log in (out, err)]
+        return subprocess.CompletedProcess([path, *arguments[1]], process.exitcode or 0, *texts)
+
+
+def _script(file: Path, argv: list[str], out: Path, err: Path) -> None:
+    for number, path in ((1, out), (2, err)):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+        os.dup2(descriptor, number)
+    sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1, encoding="utf-8", closefd=False) for n in (1, 2))
+    os.chdir(file.parent)
+    sys.argv = [file.name, *argv]
+    sys.path.insert(0, str(file.parent))
+    runpy.run_path(str(file), run_name="__main__")
 
 
 def steps(folder: Path) -> list[dict[str, str]]:

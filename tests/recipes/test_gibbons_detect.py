@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from functools import partial
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from recipe_runner import RECIPES
+from recipe_runner import script
 
 from lobes.detection import Detector, save_detector
 from lobes.evaluation import EventRule
@@ -19,8 +18,7 @@ from lobes.probes import FrameLinear
 
 
 def detect(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "detect.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=RECIPES / "Gibbons" / "detection", capture_output=True, text=True, timeout=120)
+    return script("Gibbons/detection/detect.py", *arguments)
 
 
 @pytest.fixture(scope="module")

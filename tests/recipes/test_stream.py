@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import soundfile
-from recipe_runner import RECIPES, SMALL, steps, train
-
-FOLDER = RECIPES / "LibriSpeech" / "SSL"
+from recipe_runner import SMALL, script, steps, train
 
 
 def stream(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "stream.py", *options]
-    return subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=120)
+    return script("LibriSpeech/SSL/stream.py", *options)
 
 
 @pytest.mark.parametrize("rate", [16000, pytest.param(8000, marks=pytest.mark.slow)])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import resource
-import subprocess
-import sys
-import textwrap
+import signal
 import time
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 from test_selection import made
 
 from lobes.errors import ConfigError, DataError
-from lobes.selection import ByColumn, ContrastiveLM, Pool, Units, read_pool, select, write_pool
+from lobes.selection import ByColumn, ContrastiveLM, Pool, Units, read_pool, select, sharded, write_pool
 from lobes.selection.sharded import score_shards
 
 
@@ -59,27 +58,24 @@ def test_scores_of_something_else_are_not_overwritten(shards, tmp_path):
         score_shards(shards, TARGET, out, part=(2, 2))
 
 
-KILLED = """
-    import os, sys
-    from pathlib import Path
-    from test_selection import made
-    from lobes.selection import sharded
+def score_until_killed(shards, out) -> None:
     done, written = [], sharded.write_pool
+
     def write(pool, path, *more):
         if len(done) == 2:
-            os.kill(os.getpid(), 9)
+            os.kill(os.getpid(), signal.SIGKILL)
         done.append(path)
         return written(pool, path, *more)
+
     sharded.write_pool = write
-    sharded.score_shards(sys.argv[1], made(25, 5, 1, "target", only=2), sys.argv[2])
-"""
+    score_shards(shards, TARGET, out)
 
 
 def test_a_killed_scoring_goes_on(shards, tmp_path):
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(shards), str(tmp_path / "scores")]
-    here = os.path.dirname(__file__)
-    ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": f"{here}:{os.getcwd()}"}, timeout=100, check=False)
-    assert ended.returncode == -9 and len(list((tmp_path / "scores").glob("*.parquet"))) == 2
+    process = multiprocessing.get_context("fork").Process(target=score_until_killed, args=(shards, tmp_path / "scores"))
+    process.start()
+    process.join(100)
+    assert process.exitcode == -signal.SIGKILL and len(list((tmp_path / "scores").glob("*.parquet"))) == 2
     out = score_shards(shards, TARGET, tmp_path / "scores")
     whole = read_pool(score_shards(shards, TARGET, tmp_path / "at_once"), ["score"])
     assert np.array_equal(read_pool(out, ["score"]).columns["score"], whole.columns["score"])

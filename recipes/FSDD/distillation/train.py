@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     manifests = on_main(hparams["prepare"])
     manifests["train"] = on_main(choose, hparams, teacher, manifests)
     student = hparams["encoder"]
+    objective = hparams["objective"](student, teacher)
     train, test = (dataset(hparams, manifests[split], student) for split in ("train", "test"))
     if hparams["cache"] is not None:
         cache = TargetCache(hparams["cache"], teacher, preprocessing=repr(hparams["transform"]))
@@ -55,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         cache.refresh()
         train, test = cache.attach(train), cache.attach(test)
 
-    objective = hparams["objective"](student, teacher)
     objective.prepare(train)
     model = SSLModel(student, objective)
     hparams["checkpointer"].add_recoverable("model", model)

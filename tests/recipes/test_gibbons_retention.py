@@ -110,6 +110,7 @@ def test_what_is_lost_is_measured(tuned, pretrained, fsdd_folder, tmp_path, monk
     retention.main()
 
 
+@pytest.mark.slow
 def test_all_methods_on_one_encoder_go_on_where_they_were_stopped(
     danum, pretrained, fsdd_folder, tmp_path, monkeypatch, capsys
 ):
