@@ -27,7 +27,7 @@ class Duration(Filter):
 
 @dataclass(frozen=True)
 class InRange(Filter):
-    """Keep what has from `low` to `high` in a column, both included: `snr_db`, `speech_share` (`audio_quality`).
+    """Keep what has from `low` to `high` in a column, both included, such as a signal-to-noise ratio in dB.
 
     What is not a number in it is left out.
     """
