@@ -52,6 +52,7 @@ def test_auto_model_computes_the_same_bits(saved, encoder, masked):
     assert without_mask.hidden_states is None and without_mask.valid.all()
 
 
+@pytest.mark.slow
 def test_the_code_in_the_folder_finds_the_classes_by_itself(saved, tmp_path, encoder, masked):
     waveform, lengths, mask = masked
     torch.save((waveform, mask), tmp_path / "batch.pt")

@@ -78,7 +78,10 @@ def test_a_student_comes_near_its_teacher_and_the_cache_changes_nothing(corpus, 
     assert values[0] == pytest.approx(values[1], abs=0.01)
 
 
-@pytest.mark.parametrize("strategy", ["ContrastiveLM", "TargetKNN", "Random"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("TargetKNN", "Random")]
+
+
+@pytest.mark.parametrize("strategy", ["ContrastiveLM", *SLOW])
 def test_a_strategy_chooses_what_is_trained_on(corpus, tmp_path, strategy):
     options = {"strategy": f"!new:lobes.selection.{strategy}", "share": "0.2", "steps": "5"}
     result = train(RECIPE, tmp_path / "run", *given(corpus, **options))

@@ -80,6 +80,7 @@ def test_controls_hold_the_encoder(pretrained):
     assert all(0.5 < loss < 2.0 for loss in losses)
 
 
+@pytest.mark.slow
 def test_what_is_lost_is_measured(tuned, pretrained, fsdd_folder, tmp_path, monkeypatch, capsys):
     fsdd_folder(takes=3, speakers=("ann", "bob", "cleo"))
     monkeypatch.setenv("LOBES_DATA", str(tmp_path))

@@ -38,6 +38,7 @@ def test_an_encoder_that_cannot_stream_says_so(tmp_path):
     assert ended.returncode == 2 and "normalise: running" in ended.stderr
 
 
+@pytest.mark.slow
 def test_an_encoder_pretrained_for_streaming_learns_and_streams(librispeech_folder, tmp_path):
     few = ("--train_loader.batch_seconds=30", "--objective.codebook_size=64", "--objective.n_codebooks=1", "--steps=30")
     data = f"--data_folder={librispeech_folder}"
