@@ -14,14 +14,14 @@ from torch.nn import functional as F
 def l1_cosine(
     predicted: Tensor, target: Tensor, valid: Tensor, cosine: float = 1.0, log_sigmoid: bool = True
 ) -> Tensor:
-    """`mean |p - t| - λ log σ(cos(p, t))`: DistilHuBERT (Chang et al., ICASSP 2022, eq. 1).
+    """`mean |p - t| - λ log σ(cos(p, t))`: DistilHuBERT (Chang et al., ICASSP 2022).
 
     Parameters
     ----------
     cosine : float
         λ.
     log_sigmoid : bool
-        False: `mean |p - t| - λ cos(p, t)`, as DPHuBERT has it (Peng et al., Interspeech 2023, eq. 2).
+        False: `mean |p - t| - λ cos(p, t)`, as DPHuBERT has it (Peng et al., Interspeech 2023).
     """
     p, t = predicted[valid].float(), target[valid].float()
     if not len(p):
@@ -32,7 +32,7 @@ def l1_cosine(
 
 
 def mse(predicted: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """`mean (p - t)²`: FitHuBERT's hints (Lee et al., Interspeech 2022, eq. 1)."""
+    """`mean (p - t)²`: FitHuBERT's hints (Lee et al., Interspeech 2022)."""
     p, t = predicted[valid].float(), target[valid].float()
     return (p - t).square().mean() if len(p) else predicted[valid].sum()
 

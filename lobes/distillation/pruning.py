@@ -19,7 +19,7 @@ from lobes.encoders.pruned import PrunedEncoder, check_sizes, keep_channels, kee
 from lobes.errors import ConfigError
 from lobes.objectives import Objective, ObjectiveOutput
 
-#: Of the stretched concrete distribution (Louizos, Welling & Kingma, ICLR 2018, section 2.3).
+#: Of the stretched concrete distribution (Louizos, Welling & Kingma, ICLR 2018).
 BETA, LOW, HIGH = 2 / 3, -0.1, 1.1
 
 
@@ -134,7 +134,7 @@ class Gates(nn.Module):
 
 
 class DistilAndPrune(Objective):
-    """Distil a model from what it was while it is pruned: `loss + λ₁ (s - t) + λ₂ (s - t)²`, eqs. 4 to 6 of DPHuBERT.
+    """Distil a model from what it was while it is pruned: `loss + λ₁ (s - t) + λ₂ (s - t)²`, as DPHuBERT does.
 
     The multipliers rise as long as the sparsity s misses its target t, which itself rises from 0; all of it is trained
     by one optimizer, in which the multipliers' gradients have the other sign.

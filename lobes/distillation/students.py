@@ -11,7 +11,7 @@ from lobes.errors import ConfigError
 
 
 def first_layers(teacher: HuggingFaceEncoder, n_layers: int = 2) -> HuggingFaceEncoder:
-    """The teacher with its first blocks only, and their weights: DistilHuBERT's student (Chang et al. 2022, 3.1).
+    """The teacher with its first blocks only, and their weights: DistilHuBERT's student (Chang et al. 2022).
 
     Of HuBERT-base, two blocks are 23.5 M parameters of 94.4 M.
 
@@ -41,7 +41,7 @@ def first_layers(teacher: HuggingFaceEncoder, n_layers: int = 2) -> HuggingFaceE
 
 
 def thin(teacher: HuggingFaceEncoder, dim: int = 480, ffn: int | None = None, reduction: int = 2) -> HuggingFaceEncoder:
-    """As deep as the teacher, thinner, and at a lower rate, as FitHuBERT's student (Lee et al. 2022, 2.2).
+    """As deep as the teacher, thinner, and at a lower rate, as FitHuBERT's student (Lee et al. 2022).
 
     The time reduction is one more convolution of the front-end, of width and stride `reduction`, before the blocks.
     Of HuBERT-base, width 480 is 23.5 M parameters at 25 frames per second; the paper says 22.5 M of its own.

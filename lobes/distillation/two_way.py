@@ -19,11 +19,12 @@ from lobes.objectives import ObjectiveOutput, span_mask, utterance_generator
 
 
 class MaskedTwoWay(Distillation):
-    """The student hears masked audio (MaskHuBERT; Jang et al., ARMHuBERT, Interspeech 2023, eqs. 3 and 4).
+    """The student hears masked audio (MaskHuBERT, of Jang et al., "Recycle-and-Distill", Interspeech 2023).
 
     In masked frames it learns what the teacher makes of the whole utterance; in the others, what the teacher makes of
     the masked one, for there it cannot know more. The teacher is heard twice, and its targets cannot be kept: masks
-    change in every step. Out of training nothing is masked, and fidelity is that of `Distillation`.
+    change in every step. Out of training nothing is masked, and fidelity is that of `Distillation`. A masked frame is
+    zero here, where the paper has a learned vector.
 
     Parameters
     ----------

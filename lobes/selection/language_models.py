@@ -16,7 +16,7 @@ from lobes.selection.pool import Pool, Units
 
 @dataclass(frozen=True)
 class ContrastiveLM(Scored):
-    """`[log P_target(u) - log P_pool(u)] / |u|` of each utterance's units (Lu et al. 2022, eq. 1; Moore & Lewis 2010).
+    """`[log P_target(u) - log P_pool(u)] / |u|` of each utterance's units (Lu et al. 2022; Moore & Lewis 2010).
 
     Parameters
     ----------

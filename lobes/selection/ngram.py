@@ -17,7 +17,7 @@ _DENSE = 1 << 22
 
 
 class NGramModel:
-    """Interpolated Witten-Bell model (Witten & Bell 1991; Chen & Goodman 1999, eqs. 15 and 16).
+    """Interpolated Witten-Bell model (Witten & Bell 1991; Chen & Goodman 1999).
 
     `p(w | h) = (c(h w) + U(h) p(w | h')) / (c(h) + U(h))`, with `h'` a unit shorter than the history `h`, `U(h)` the
     number of different units after `h`, and uniform below unigrams. A history that was not seen leaves `p(w | h')`.

@@ -82,10 +82,12 @@ def test_only_what_is_missing_is_computed(teacher, dataset, tmp_path):
 
 
 def test_processes_share_the_work(teacher, dataset, tmp_path):
-    parts = [TargetCache(tmp_path / "cache", teacher) for _ in range(2)]
-    added = [part.extract(dataset(), part=(rank, 2), progress=False) for rank, part in enumerate(parts)]
-    parts[0].refresh()
-    assert added == [3, 3] and len(parts[0]) == 6
+    first = TargetCache(tmp_path / "cache", teacher)
+    added = [first.extract(dataset(), part=(0, 2), progress=False)]
+    late = TargetCache(tmp_path / "cache", teacher)  # begins when the other is done
+    added.append(late.extract(dataset(), part=(1, 2), progress=False))
+    first.refresh()
+    assert added == [3, 3] and len(first) == len(late) == 6
     assert {name[:4] for name in os.listdir(tmp_path / "cache") if name.endswith(".npy")} == {"0000", "0001"}
 
 

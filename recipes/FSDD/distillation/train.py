@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     hparams["checkpointer"].add_recoverable("model", model)
     brain = Distil({"ssl": model}, hparams["opt_class"], hparams, run_opts, hparams["checkpointer"])
     brain.fit(hparams["epoch_counter"], train, None, None, hparams["train_loader"])
+    hparams["checkpointer"].save_and_keep_only()  # what is tested is the last state, and no earlier one
     brain.evaluate(test, test_loader_kwargs=hparams["test_loader"])
     on_main(save, hparams, brain, teacher, manifests)
 
