@@ -239,6 +239,16 @@ OF_FEW = {
     "summary": [method for method in METHODS if method not in ATTENTION_ONLY],
 }
 CASES = [(encoder, method) for encoder in ENCODERS for method in OF_FEW.get(encoder, METHODS)]
+#: Of the encoders that differ from the first ones in a part only: what that part decides.
+OF_DEFAULT = {
+    "sdpa": ATTENTION_ONLY,
+    "wav2vec2": ("norms",),
+    "wrapper": ("onto",),
+    "by-length": ("chapter",),
+    "torchaudio": ("conv-lora", "prefix", "onto"),
+}
+#: The others run with the slow tests.
+LATER = [(e, m) for e, m in CASES if m not in OF_DEFAULT.get(e, METHODS)]
 #: One of each kind, where more would tell no more.
 FEW = [(e, m) for e, m in CASES if e in ("summary", "wavlm") or (e == "hubert" and m not in OF_FEW["wavlm"])]
 

@@ -6,7 +6,20 @@ import copy
 
 import pytest
 import torch
-from adapter_cases import ATTENTION_ONLY, CASES, FEW, METHODS, adapted, batch, disturb, encode, hear, pretrained, same
+from adapter_cases import (
+    ATTENTION_ONLY,
+    CASES,
+    FEW,
+    LATER,
+    METHODS,
+    adapted,
+    batch,
+    disturb,
+    encode,
+    hear,
+    pretrained,
+    same,
+)
 
 from lobes.adapters import (
     Houlsby,
@@ -23,7 +36,9 @@ from lobes.adapters import (
 from lobes.adapters.sites import adapter_tensors, pretrained_model, pretrained_tensors
 from lobes.errors import ConfigError
 
-each = pytest.mark.parametrize(("encoder", "method"), CASES)
+each = pytest.mark.parametrize(
+    ("encoder", "method"), [pytest.param(*case, marks=pytest.mark.slow if case in LATER else ()) for case in CASES]
+)
 few = pytest.mark.parametrize(("encoder", "method"), FEW)
 #: Learned frames among many, and far from the output, learn slowly.
 RATES = {"prompt": 1.0, "prefix": 1.0, "full": 0.002}

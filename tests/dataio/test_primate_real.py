@@ -102,6 +102,7 @@ def test_focal_calls_and_soundscapes(lobes_data, tmp_path):
     assert {row["sample_rate"] for row in whole.rows} == {16000, 44100, 48000} and len(whole.groups) == 16
 
 
+@pytest.mark.slow
 def test_the_background_names_the_gibbon(lobes_data, tmp_path):
     path = prepare_gibbon_females(folder_of(lobes_data, "gibbon_females"), tmp_path)["all"]
     assert len(read_manifest(path)) == 36 and len(read_manifest(path).groups) == 12

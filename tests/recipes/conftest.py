@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from sounds import RECORDERS, clip, tones
+from sounds import RECORDERS, clip, tones, write_librispeech
 
 SPEAKERS = ("ann", "bob", "cleo", "dan", "eve", "finn")
 
@@ -58,19 +58,7 @@ def fsdd_folder(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def librispeech_folder(tmp_path: Path) -> Path:
     """<subset>/<speaker>/<chapter>/<id>.flac at 16 kHz with transcripts, as OpenSLR packs it."""
-    noise = np.random.default_rng(0)
-    root = tmp_path / "openslr"
-    for subset, speakers in {"train-clean-100": (19, 26, 27, 32), "dev-clean": (84, 174)}.items():
-        for speaker in speakers:
-            chapter = root / subset / str(speaker) / "198"
-            chapter.mkdir(parents=True)
-            names = [f"{speaker}-198-{number:04d}" for number in range(6)]
-            for name in names:
-                words = [tones(digit, 0.15, noise, 16000) for digit in noise.integers(0, 10, noise.integers(8, 16))]
-                soundfile.write(chapter / f"{name}.flac", np.concatenate(words), 16000)
-            lines = "".join(f"{name} SOME WORDS\n" for name in names)
-            (chapter / f"{speaker}-198.trans.txt").write_text(lines)
-    return root
+    return write_librispeech(tmp_path / "openslr")
 
 
 @pytest.fixture

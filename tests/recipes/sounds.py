@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import soundfile
 
 RECORDERS = ("S10", "S11", "S12")
 
@@ -22,3 +25,19 @@ def tones(digit: int, seconds: float, noise: np.random.Generator, rate: int = 80
     pitch = 250 * 1.3**digit * (1 + 0.01 * noise.standard_normal())
     sound = 0.1 * np.sin(2 * np.pi * pitch * time) + 0.03 * np.sin(3 * np.pi * pitch * time)
     return sound + 0.003 * noise.standard_normal(len(time))
+
+
+def write_librispeech(root: Path) -> Path:
+    """<subset>/<speaker>/<chapter>/<id>.flac at 16 kHz with transcripts, as OpenSLR packs it."""
+    noise = np.random.default_rng(0)
+    for subset, speakers in {"train-clean-100": (19, 26, 27, 32), "dev-clean": (84, 174)}.items():
+        for speaker in speakers:
+            chapter = root / subset / str(speaker) / "198"
+            chapter.mkdir(parents=True)
+            names = [f"{speaker}-198-{number:04d}" for number in range(6)]
+            for name in names:
+                words = [tones(digit, 0.15, noise, 16000) for digit in noise.integers(0, 10, noise.integers(8, 16))]
+                soundfile.write(chapter / f"{name}.flac", np.concatenate(words), 16000)
+            lines = "".join(f"{name} SOME WORDS\n" for name in names)
+            (chapter / f"{speaker}-198.trans.txt").write_text(lines)
+    return root

@@ -58,6 +58,7 @@ def test_a_voice_that_is_new_in_each_text_is_not_known_again(emodb_folder, tmp_p
     assert metric["value"] < 0.45, "chance is 0.2"
 
 
+@pytest.mark.slow
 def test_the_seed_decides_which_clips_are_labelled(emodb_folder, tmp_path):
     data = f"--data_folder={emodb_folder(own_voice=False, emotions='WN')}"
     given = (data, LOGMEL, "--train_clips=2")

@@ -17,6 +17,7 @@ from recipe_runner import QUIET, RECIPES, load, train
 from sounds import tones
 
 from lobes.dataio import read_manifest
+from lobes.dataio.corpora import prepare_fsdd_pool
 from lobes.dataio.manifest import read_meta
 from lobes.errors import ConfigError, DataError
 from lobes.evaluation import read_result
@@ -36,7 +37,13 @@ def corpus(tmp_path_factory):
         sound = tones(digit, 0.25 + 0.1 * noise.random(), noise)
         soundfile.write(recordings / f"{digit}_{speaker}_{take}.wav", sound, 8000)
     hparams = RECIPES / RECIPE / "hparams" / "teacher.yaml"
-    few = ("--steps=40", "--encoder.dim=24", "--encoder.depth=2", "--objective.codebook_size=32")
+    few = (
+        "--steps=40",
+        "--train_loader.batch_seconds=8",
+        "--encoder.dim=24",
+        "--encoder.depth=2",
+        "--objective.codebook_size=32",
+    )
     where = (f"--output_folder={root / 'teacher'}", f"--data_folder={root / 'fsdd'}")
     load("LibriSpeech/SSL").main([str(hparams), *where, *few, *QUIET])
     return root / "fsdd", root / "teacher"
@@ -62,14 +69,25 @@ def given(corpus, **options: str) -> list[str]:
     return [f"--{name}={value}" for name, value in chosen.items()]
 
 
-def test_a_student_comes_near_its_teacher_and_the_cache_changes_nothing(corpus, tmp_path):
-    result = train(RECIPE, tmp_path / "run", *given(corpus))
+@pytest.fixture(scope="module")
+def run(corpus):
+    """A student's folder, beside which its teacher's targets lie, and its result."""
+    folder = corpus[0].parent / "student"
+    return folder, train(RECIPE, folder, *given(corpus, cache=str(folder.parent / "cache")))
+
+
+def test_a_student_comes_near_its_teacher(run):
+    folder, result = run
     metric, other = result["metric"], result["other_metrics"]
     assert metric["name"] == "r2" and metric["value"] > 0.3, metric["value"]
     assert (metric["n_items"], metric["n_groups"]) == (50, 5)
     assert other["digits"] > 0.15 and other["digits_teacher"] > 0.3, "chance is 0.1"
     assert result["cost"]["macs_per_second"] < 0.7 * other["teacher_macs_per_second"]
-    assert load_encoder(tmp_path / "run").dim == 16
+    assert load_encoder(folder).dim == 16
+
+
+@pytest.mark.slow
+def test_the_cache_changes_nothing(corpus, tmp_path):
     few = [
         train(RECIPE, tmp_path / name, *given(corpus, steps="10", cache=cache))
         for name, cache in (("cached", str(tmp_path / "cache")), ("online", "null"))
@@ -95,27 +113,25 @@ def test_a_strategy_chooses_what_is_trained_on(corpus, tmp_path, strategy):
     assert result["other_metrics"]["pool_hours"] == pytest.approx(chosen.hours)
 
 
-def test_a_target_that_differs_is_noticed_and_corruption_is_heard(corpus, tmp_path):
-    options = {"strategy": "!new:lobes.selection.Random", "share": "0.2", "steps": "2", "prepare__situation": "B"}
-    train(RECIPE, tmp_path / "run", *given(corpus, **options))
-    rows = read_manifest(tmp_path / "run" / "manifests" / "train.csv").rows
+def test_a_corrupted_pool_keeps_a_clean_target(corpus, tmp_path):
+    prepare_fsdd_pool(corpus[0], tmp_path, situation="B", speaker="ann", n_target=12)
+    rows = read_manifest(tmp_path / "train.csv").rows
     kinds = [row["corruption"] for row in rows]
     assert (
         set(kinds) == {"none", "white", "brown", "reversed", "noise"} and 0.1 < kinds.count("none") / len(kinds) < 0.4
     )
-    test = read_manifest(tmp_path / "run" / "manifests" / "test.csv").rows
+    test = read_manifest(tmp_path / "test.csv").rows
     assert {row["corruption"] for row in test} == {"none"} and {row["speaker"] for row in test} == {"ann"}
 
 
-def test_what_does_not_fit_is_said_before_training(corpus, tmp_path):
+def test_what_does_not_fit_is_said_before_training(corpus, run, tmp_path):
     with pytest.raises(ConfigError, match="speaker is null: situation A needs one"):
         train(RECIPE, tmp_path / "a", *given(corpus, prepare__speaker="null"))
     with pytest.raises(ConfigError, match="the student hears 16000 Hz, the teacher 8000 Hz"):
         train(RECIPE, tmp_path / "b", *given(corpus, encoder__features__sample_rate="16000", cache="null"))
-    cache = str(tmp_path / "cache")
-    train(RECIPE, tmp_path / "c", *given(corpus, cache=cache, steps="2"))
+    cache = str(run[0].parent / "cache")
     with pytest.raises(DataError, match="holds targets of another teacher, layers; nothing was overwritten"):
-        train(RECIPE, tmp_path / "d", *given(corpus, cache=cache, teacher_layers="[2]"))
+        train(RECIPE, tmp_path / "c", *given(corpus, cache=cache, teacher_layers="[2]"))
 
 
 @pytest.mark.slow

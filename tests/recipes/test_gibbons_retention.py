@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from recipe_runner import SMALL, train
+from sounds import write_librispeech
 
 from lobes.errors import CheckpointError, DataError
 from lobes.evaluation import read_result
@@ -21,12 +22,13 @@ import retention  # noqa: E402
 import tuning_study  # noqa: E402
 
 
-@pytest.fixture
-def pretrained(librispeech_folder, tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory) -> Path:
     """A short run of LibriSpeech/SSL."""
+    root = tmp_path_factory.mktemp("pretrained")
     few = ("--steps=40", "--train_loader.batch_seconds=16", "--objective.codebook_size=32", "--objective.n_codebooks=1")
-    train("LibriSpeech/SSL", tmp_path / "ssl", f"--data_folder={librispeech_folder}", *few, *SMALL)
-    return tmp_path / "ssl"
+    train("LibriSpeech/SSL", root / "ssl", f"--data_folder={write_librispeech(root / 'openslr')}", *few, *SMALL)
+    return root / "ssl"
 
 
 @pytest.fixture
