@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from lobes.distillation.cache import TargetCache
+from lobes.distillation.codebook import Codebook
 from lobes.distillation.heads import LayerHeads
 from lobes.distillation.losses import explained, gram_distance, l1_cosine, mse, temporal_gram
+from lobes.distillation.masked_units import MaskedUnits
 from lobes.distillation.objectives import Distillation, DistillationObjective, STaR
-from lobes.distillation.pool import Codebook, describe, fit_codebook
+from lobes.distillation.pool import describe, fit_codebook
 from lobes.distillation.pruning import DistilAndPrune, Gates, HardConcrete, prune
 from lobes.distillation.students import first_layers, thin
 from lobes.distillation.teacher import Targets, Teacher
@@ -21,6 +23,7 @@ __all__ = [
     "HardConcrete",
     "LayerHeads",
     "MaskedTwoWay",
+    "MaskedUnits",
     "STaR",
     "TargetCache",
     "Targets",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -56,14 +56,25 @@ class DistillationObjective(Objective):
         """
         sampler = GlobalBatchSampler(dataset.durations, batch_seconds, shuffle=True)
         loader: Iterable[Any] = torch.utils.data.DataLoader(dataset, batch_sampler=sampler, collate_fn=collate)
+
+        def heard() -> Iterator[Targets]:
+            count = 0
+            for batch in loader:
+                targets = self.targets(batch)
+                yield targets
+                count += int(targets.valid.sum())
+                if count >= max_frames:
+                    return
+
+        self.settle(heard())
+
+    def settle(self, heard: Iterable[Targets]) -> None:
+        """What has to be known before training, from some of the teacher's targets."""
         total, count = torch.zeros(self.mean.shape, dtype=torch.float64), 0
-        for batch in loader:
-            targets = self.targets(batch)
+        for targets in heard:
             for place, layer in enumerate(targets.layers):
                 total[place] += layer[targets.valid].double().sum(0).cpu()
             count += int(targets.valid.sum())
-            if count >= max_frames:
-                break
         self.mean.copy_(total / max(count, 1))
 
     def targets(self, batch: Any) -> Targets:

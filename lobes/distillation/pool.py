@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,53 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lobes.dataio import AudioDataset, GlobalBatchSampler, collate
+from lobes.distillation.codebook import Codebook
 from lobes.errors import ConfigError, DataError
 from lobes.selection import Pool, Units
-
-
-@dataclass(frozen=True)
-class Codebook:
-    """Discrete units of a layer: the nearest of K centres, in standardised frames.
-
-    Parameters
-    ----------
-    layer : int
-        Of the encoder that it was fitted on.
-    centres : array (K, D)
-    mean, deviation : array (D,)
-        Of the frames.
-    """
-
-    layer: int
-    centres: NDArray[np.float32]
-    mean: NDArray[np.float32]
-    deviation: NDArray[np.float32]
-
-    def units(self, frames: Tensor) -> NDArray[np.int64]:
-        """The unit of each frame (T, D), (T,)."""
-        x = (frames.float().cpu() - torch.from_numpy(self.mean)) / torch.from_numpy(self.deviation)
-        centres = torch.from_numpy(self.centres)
-        # |x - c|² without its first term, which is the same for all centres.
-        return (x @ centres.T - centres.square().sum(1) / 2).argmax(-1).numpy()
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write it as .npz, all at once."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        values: dict[str, Any] = {"centres": self.centres, "mean": self.mean, "deviation": self.deviation}
-        np.savez(temporary, layer=np.array(self.layer), **values)
-        os.replace(temporary, path)
-        return path
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Codebook:
-        """Read what `save` wrote."""
-        try:
-            with np.load(path) as file:
-                return cls(int(file["layer"]), file["centres"], file["mean"], file["deviation"])
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{path}: is no codebook ({error}); fit one and save it") from error
 
 
 def fit_codebook(
@@ -99,8 +52,6 @@ def fit_codebook(
     DataError
         Fewer frames than units.
     """
-    from sklearn.cluster import KMeans
-
     dims: list[int] = list(encoder.layer_dims)  # type: ignore[arg-type]
     if not -len(dims) <= layer < len(dims):
         raise ConfigError(f"codebook: layer {layer}; the encoder has {len(dims)}, the first is 0")
@@ -109,15 +60,8 @@ def fit_codebook(
         found += [frame for _, frame in frames]
         if sum(map(len, found)) >= max_frames:
             break
-    x = torch.cat(found).float()[:max_frames] if found else torch.zeros(0, dims[layer])
-    if len(x) < n_units:
-        raise DataError(f"codebook: {len(x)} frames for {n_units} units; give more audio, or ask for fewer units")
-    mean, deviation = x.mean(0), x.std(0).clamp_min(1e-5)
-    fitted = KMeans(n_units, init="random", n_init=1, max_iter=20, random_state=seed).fit(
-        ((x - mean) / deviation).numpy()
-    )
-    centres = np.asarray(fitted.cluster_centers_, dtype=np.float32)
-    return Codebook(layer % len(dims), centres, mean.numpy(), deviation.numpy())
+    x = torch.cat(found)[:max_frames] if found else torch.zeros(0, dims[layer])
+    return Codebook.fit(x, layer % len(dims), n_units, seed)
 
 
 def describe(

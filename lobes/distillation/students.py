@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lobes.encoders import HuggingFaceEncoder
+from lobes.encoders import HuggingFaceEncoder, ReusedAttention
 from lobes.errors import ConfigError
 
 
@@ -40,7 +40,9 @@ def first_layers(teacher: HuggingFaceEncoder, n_layers: int = 2) -> HuggingFaceE
     return student.requires_grad_(True)
 
 
-def thin(teacher: HuggingFaceEncoder, dim: int = 480, ffn: int | None = None, reduction: int = 2) -> HuggingFaceEncoder:
+def thin(
+    teacher: HuggingFaceEncoder, dim: int = 480, ffn: int | None = None, reduction: int = 2, reuse: int = 1
+) -> HuggingFaceEncoder:
     """As deep as the teacher, thinner, and at a lower rate, as FitHuBERT's student (Lee et al. 2022).
 
     The time reduction is one more convolution of the front-end, of width and stride `reduction`, before the blocks.
@@ -56,6 +58,9 @@ def thin(teacher: HuggingFaceEncoder, dim: int = 480, ffn: int | None = None, re
         Hidden width of the feed-forwards; `dim` by default.
     reduction : int
         By how much the rate is lower than the teacher's; 1 leaves it.
+    reuse : int
+        Blocks that share an attention map (`lobes.encoders.ReusedAttention`): 2, with a wider feed-forward for what
+        that saves, is ARMHuBERT's student (Jang et al. 2023); 1 shares none.
 
     Raises
     ------
@@ -78,4 +83,5 @@ def thin(teacher: HuggingFaceEncoder, dim: int = 480, ffn: int | None = None, re
         source["conv_kernel"] = [*config.conv_kernel, reduction]
         source["conv_stride"] = [*config.conv_stride, reduction]
         source["num_feat_extract_layers"] = len(source["conv_dim"])
-    return HuggingFaceEncoder(source, **arguments | {"frozen": "nothing", "untrained": True})
+    options: dict[str, Any] = arguments | {"frozen": "nothing", "untrained": True}
+    return ReusedAttention(source, reuse, **options) if reuse > 1 else HuggingFaceEncoder(source, **options)

@@ -13,6 +13,7 @@ from lobes.encoders.logmel_encoder import LogMelEncoder
 from lobes.encoders.pictures import PictureEncoder, PictureTransformer
 from lobes.encoders.pruned import PrunedEncoder
 from lobes.encoders.rate import RateBlock
+from lobes.encoders.reused import ReusedAttention
 from lobes.encoders.stem import ConvolutionStem, StackingStem, Stem
 from lobes.encoders.streaming import StreamingEncoder
 from lobes.encoders.torchaudio_encoder import TorchaudioEncoder
@@ -41,6 +42,7 @@ __all__ = [
     "PlainBlock",
     "PrunedEncoder",
     "RateBlock",
+    "ReusedAttention",
     "StackingStem",
     "Stem",
     "StreamingEncoder",

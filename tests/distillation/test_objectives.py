@@ -17,6 +17,7 @@ from lobes.distillation import (
     Distillation,
     LayerHeads,
     MaskedTwoWay,
+    MaskedUnits,
     STaR,
     Teacher,
     explained,
@@ -25,7 +26,7 @@ from lobes.distillation import (
     mse,
     temporal_gram,
 )
-from lobes.distillation.two_way import masked
+from lobes.distillation.masking import masked
 from lobes.errors import ConfigError
 
 #: Students and teachers: a HuBERT teaches all, and each kind of rate meets each other.
@@ -207,7 +208,7 @@ def test_masked_frames_learn_from_the_whole_and_the_others_from_what_is_heard(na
     batch.step = 7
     output = objective(student, batch)
     # The same by hand, frame by frame.
-    ours, theirs = objective.masks(batch)
+    ours, theirs = objective.masks.draw(batch, 16000)
     whole = teacher(*batch.sig)
     with masked(encoder, theirs):
         part = teacher(*batch.sig)
@@ -234,9 +235,48 @@ def test_masked_frames_learn_from_the_whole_and_the_others_from_what_is_heard(na
     )
 
 
+@pytest.mark.parametrize("names", [("ours, 25 Hz", "HuBERT, 50 Hz"), ("HuBERT, 50 Hz",) * 2])
+def test_units_are_predicted_where_they_are_masked(names, dataset):
+    student, encoder = (ENCODERS[name]() for name in names)
+    teacher = Teacher(encoder, [1, 2])
+    objective = MaskedUnits(student, teacher, n_units=5, mask_probability=0.2, mask_span=3)
+    objective.prepare(dataset())
+    batch = batch_of(dataset)
+    batch.step = 3
+    output = objective(student, batch)
+    # The same by hand, frame by frame.
+    _, theirs = objective.masks.draw(batch, 16000)
+    with masked(student, objective.masks.draw(batch, 16000)[0]):
+        heard = student(*batch.sig)
+    logits, valid = objective.unit_head([heard.layers[-1]], heard.valid)
+    frames, real = teacher(*batch.sig)
+    total = count = 0.0
+    for row in range(6):
+        for frame in range(min(valid.shape[1], real.shape[1])):
+            if valid[row, frame] and real[row, frame] and theirs[row, frame]:
+                x = (frames[-1][row, frame] - objective.centre) / objective.deviation
+                unit = int((objective.centres - x).square().sum(1).argmin())
+                total -= float(logits[0][row, frame].log_softmax(-1)[unit])
+                count += 1
+    assert output.stats["unit_loss"].item() == pytest.approx(total / count, rel=1e-5) and output.weight == count
+    # Of the heads that read the teacher's layers nothing reaches the student, but its own task does.
+    predicted, _ = objective.predict(student(*batch.sig))
+    predicted[0].sum().backward()
+    assert all(p.grad is None for p in student.parameters())
+    optimizer = torch.optim.Adam([*student.parameters(), *objective.unit_head.parameters()], 0.01)
+    for _ in range(25):
+        optimizer.zero_grad()
+        objective(student, batch).loss.backward()
+        optimizer.step()
+    assert objective(student, batch).stats["unit_loss"] < 0.9 * output.stats["unit_loss"]
+    objective.eval(), student.eval()
+    assert objective(student, batch).items["residual"].shape == (6,)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: MaskedUnits(ours(), Teacher(hubert(), [1]), unit_layer=1), "unit_layer 1; there are 1 targets"),
         (lambda: Teacher(hubert(), [9]), r"layers \[9\]; it has 4"),
         (lambda: Teacher(hubert(), []), r"layers \[\]"),
         (lambda: Distillation(ours(), Teacher(hubert(), [1, 2]), layers=[1]), "1 layers for 2 targets"),
