@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lobes.distillation.cache import TargetCache
+from lobes.distillation.choice import Choice, choose_clips
 from lobes.distillation.codebook import Codebook
 from lobes.distillation.heads import LayerHeads
 from lobes.distillation.losses import explained, gram_distance, l1_cosine, mse, temporal_gram
@@ -15,6 +16,7 @@ from lobes.distillation.teacher import Targets, Teacher
 from lobes.distillation.two_way import MaskedTwoWay
 
 __all__ = [
+    "Choice",
     "Codebook",
     "DistilAndPrune",
     "Distillation",
@@ -28,6 +30,7 @@ __all__ = [
     "TargetCache",
     "Targets",
     "Teacher",
+    "choose_clips",
     "describe",
     "explained",
     "first_layers",

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from lobes.dataio import AudioDataset, GlobalBatchSampler, collate
 from lobes.distillation.codebook import Codebook
+from lobes.encoders import absolute_lengths
 from lobes.errors import ConfigError, DataError
-from lobes.selection import Pool, Units
+from lobes.selection import Pool, Units, active_share, wada_snr
 
 
 def fit_codebook(
@@ -56,8 +57,8 @@ def fit_codebook(
     if not -len(dims) <= layer < len(dims):
         raise ConfigError(f"codebook: layer {layer}; the encoder has {len(dims)}, the first is 0")
     found: list[Tensor] = []
-    for frames in _heard(dataset, encoder, layer, device, shuffle=True, seed=seed):
-        found += [frame for _, frame in frames]
+    for heard in _heard(dataset, encoder, layer, device, shuffle=True, seed=seed):
+        found += [frame for _, frame, _ in heard]
         if sum(map(len, found)) >= max_frames:
             break
     x = torch.cat(found)[:max_frames] if found else torch.zeros(0, dims[layer])
@@ -72,7 +73,9 @@ def describe(
     device: str | torch.device = "cpu",
     columns: Sequence[str] = (),
 ) -> Pool:
-    """Hear each utterance once: its units, and the mean over time of the layer as its embedding.
+    """Hear each utterance once: its units, the mean over time of the layer as its embedding, and how clean it sounds.
+
+    Columns are `snr_db` and `active` (`lobes.selection.wada_snr`, `active_share`), for filters to go by.
 
     Parameters
     ----------
@@ -81,7 +84,7 @@ def describe(
     codebook : Codebook
         The same for pool and target.
     columns : sequence of str
-        Labels of the manifest to take along.
+        Labels of the manifest to take along as further columns.
 
     Returns
     -------
@@ -90,10 +93,13 @@ def describe(
     """
     units: dict[str, NDArray[np.int64]] = {}
     means: dict[str, NDArray[np.float32]] = {}
-    for frames in _heard(dataset, encoder, codebook.layer, device):
-        for name, frame in frames:
+    signal: dict[str, tuple[float, float]] = {}
+    rate: int = encoder.sample_rate  # type: ignore[assignment]
+    for heard in _heard(dataset, encoder, codebook.layer, device):
+        for name, frame, waveform in heard:
             units[name] = codebook.units(frame)
             means[name] = frame.float().mean(0).cpu().numpy()
+            signal[name] = wada_snr(waveform.numpy()), active_share(waveform.numpy(), rate)
     rows = [row for row in dataset.manifest.rows if row["id"] in units]
     if not rows:
         raise DataError("pool: no utterance could be heard; see the log")
@@ -104,7 +110,11 @@ def describe(
         np.array([row["group"] for row in rows]),
         Units.of([units[name] for name in ids]),
         np.stack([means[name] for name in ids]),
-        {name: np.array([row[name] for row in rows]) for name in columns},
+        {
+            "snr_db": np.array([signal[name][0] for name in ids]),
+            "active": np.array([signal[name][1] for name in ids]),
+            **{name: np.array([row[name] for row in rows]) for name in columns},
+        },
     )
 
 
@@ -116,8 +126,8 @@ def _heard(
     device: str | torch.device,
     shuffle: bool = False,
     seed: int = 0,
-) -> Iterator[list[tuple[str, Tensor]]]:
-    """Batch by batch, the real frames (T, D) of each utterance that could be read."""
+) -> Iterator[list[tuple[str, Tensor, Tensor]]]:
+    """Batch by batch, the real frames (T, D) and the waveform (samples,) of each utterance that could be read."""
     sampler = GlobalBatchSampler(dataset.durations, 60.0, shuffle=shuffle, seed=seed)
     loader: Iterable[Any] = torch.utils.data.DataLoader(dataset, batch_sampler=sampler, collate_fn=collate)
     modes = {module: module.training for module in encoder.modules()}
@@ -128,7 +138,10 @@ def _heard(
             waveform, lengths = batch.sig
             output = encoder(waveform.to(device), lengths.to(device))
             real = [frames[valid] for frames, valid in zip(output.layers[layer], output.valid, strict=True)]
-            yield [(n, f) for n, f in zip(batch.id, real, strict=True) if n not in skipped and len(f)]
+            samples = absolute_lengths(lengths, waveform.shape[1]).tolist()
+            waveforms = [row[:count] for row, count in zip(waveform, samples, strict=True)]
+            parts = zip(batch.id, real, waveforms, strict=True)
+            yield [(name, f, w) for name, f, w in parts if name not in skipped and len(f)]
     finally:
         for module, mode in modes.items():
             module.training = mode

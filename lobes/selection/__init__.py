@@ -10,6 +10,7 @@ from lobes.selection.ngram import NGramModel
 from lobes.selection.pool import Pool, Units, concatenate, iterate_pool, pool_files, read_pool, write_pool
 from lobes.selection.sharded import score_shards
 from lobes.selection.shift import Shift, shift_test
+from lobes.selection.signal import active_share, wada_snr
 from lobes.selection.simple import ByColumn, Longest, Random, RandomAsLong
 from lobes.selection.submodular import FacilityLocation, MutualInformation
 
@@ -36,6 +37,7 @@ __all__ = [
     "TargetLM",
     "UnitKL",
     "Units",
+    "active_share",
     "by_score",
     "concatenate",
     "described",
@@ -45,5 +47,6 @@ __all__ = [
     "score_shards",
     "select",
     "shift_test",
+    "wada_snr",
     "write_pool",
 ]

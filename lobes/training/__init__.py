@@ -14,6 +14,7 @@ from lobes.training.pretext import Pretext, ewc_pretext, load_pretext, pretext_l
 from lobes.training.pretraining import MASKED_ACCURACY, FidelityBrain, PretrainingBrain, save_pretrained
 from lobes.training.schedules import WarmupCosine
 from lobes.training.signals import EXIT_INTERRUPTED, EXIT_REQUEUE, Requeue
+from lobes.training.students import ReadOut, save_student
 
 __all__ = [
     "EXIT_INTERRUPTED",
@@ -27,6 +28,7 @@ __all__ = [
     "MASKED_ACCURACY",
     "Pretext",
     "PretrainingBrain",
+    "ReadOut",
     "Requeue",
     "SeededItems",
     "WarmupCosine",
@@ -45,6 +47,7 @@ __all__ = [
     "run",
     "save_folds",
     "save_pretrained",
+    "save_student",
     "start_experiment",
     "tune_fold",
     "world_size",

@@ -21,6 +21,7 @@ from lobes.dataio.corpora.librispeech import prepare_librispeech
 from lobes.dataio.corpora.macaque_coos import prepare_macaque_coos
 from lobes.dataio.corpora.mix import prepare_mix
 from lobes.dataio.corpora.siamang import prepare_siamang
+from lobes.dataio.corpora.speech_pool import prepare_speech_pool
 from lobes.dataio.corpora.yellow_cheeked_gibbon import prepare_yellow_cheeked_gibbon
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ __all__ = [
     "prepare_mix",
     "prepare_parts",
     "prepare_siamang",
+    "prepare_speech_pool",
     "prepare_yellow_cheeked_gibbon",
 ]
 

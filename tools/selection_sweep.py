@@ -1,14 +1,14 @@
 """Which data does a student need, and how little of it? Every strategy, at several budgets, with several seeds.
 
-    LOBES_DATA=/corpora python sweep.py                                   # situations A and C, a twentieth of the pool
-    LOBES_DATA=/corpora python sweep.py --situations A --shares 0.02 0.05 0.2 0.5 --seeds 1 2 3
-    LOBES_DATA=/corpora python sweep.py --part $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT   # a task of an array
-    python sweep.py --table                                               # what there is so far
+    LOBES_DATA=/corpora python tools/selection_sweep.py                   # FSDD: situations A and C, a twentieth
+    LOBES_DATA=/corpora python tools/selection_sweep.py --situations A --shares 0.02 0.05 0.2 0.5
+    LOBES_DATA=/corpora python tools/selection_sweep.py --recipe LibriSpeech/distillation
+    LOBES_DATA=/corpora python tools/selection_sweep.py --part $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
+    python tools/selection_sweep.py --table                               # what there is so far
 
-Each run is one that `train.py` gives: 300 steps of 8 s of audio, whatever the budget, so that updates and seconds that
-are heard are the same for all. Run again, it goes on where it was stopped. Situation A: the target is one speaker, of
-whom there are 25 clips; B: clean clips, where three quarters of the pool are corrupted; C: nothing differs. Differences
-to `random` are paired by speaker and seed; intervals are clustered by speaker in A, and over seeds else.
+Each run is one that the recipe's `train.py` gives, of as many steps of as many seconds of audio whatever the budget, so
+that updates and seconds that are heard are the same for all. Run again, it goes on where it was stopped. Differences to
+`random` are paired by speaker and seed; intervals are clustered by speaker where there are several, else by seed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import csv
 import importlib.util
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from math import isnan, nan
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,7 +32,14 @@ from lobes.training import run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[1]
+#: The situations of each recipe, and the speakers that are a target, one after the other; `all` is no speaker's.
+SITUATIONS: dict[str, dict[str, Sequence[str]]] = {
+    "FSDD/distillation": {"A": SPEAKERS, "C": ["all"], "B": ["all"]},
+    "LibriSpeech/distillation": {"mixed": ["all"], "speech": ["all"]},
+}
+#: What comes with lobes; None is a run of the recipe's `teacher.yaml`.
+TEACHERS = {"FSDD/distillation": None, "LibriSpeech/distillation": "sm-tiny"}
 STRATEGIES = {
     "random": "!new:lobes.selection.Random",
     "contrastive": "!new:lobes.selection.ContrastiveLM",
@@ -45,7 +53,7 @@ STRATEGIES = {
 }
 FULL = "full"
 COLUMNS = (
-    "situation", "share", "strategy", "runs", "r2", "difference", "low", "high", "p", "wins", "digits", "of_teacher",
+    "situation", "share", "strategy", "runs", "r2", "difference", "low", "high", "p", "wins", "probe", "of_teacher",
     "selection_cpu_seconds",
 )  # fmt: skip
 R2 = mean_metric("r2", "r2", higher_is_better=True)
@@ -68,59 +76,61 @@ class Cell(NamedTuple):
 def main() -> None:
     """Run what has not been run, then write table and figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--situations", nargs="*", default=["A", "C"], choices=["A", "B", "C"])
-    parser.add_argument("--speakers", nargs="*", default=list(SPEAKERS), help="of situation A")
+    parser.add_argument("--recipe", default="FSDD/distillation", choices=list(SITUATIONS))
+    parser.add_argument("--situations", nargs="*", metavar="NAME", help="the first two of the recipe by default")
+    parser.add_argument("--speakers", nargs="*", help="of situation A; all by default")
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3])
     parser.add_argument("--shares", nargs="*", type=float, default=[0.05], help="of the pool's seconds")
     parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES), choices=list(STRATEGIES))
-    parser.add_argument("--teacher", default=str(HERE / "results" / "teacher" / "1"))
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "sweep")
+    parser.add_argument("--teacher", help="in place of tiny.yaml's")
+    parser.add_argument("--out", type=Path, help="recipes/<recipe>/results/sweep by default")
     parser.add_argument("--part", default="0/1", help="INDEX/COUNT of several processes")
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of tiny.yaml, such as steps=100")
     options = parser.parse_args()
-    cells = planned(options.situations, options.speakers, options.seeds, options.shares, options.strategies)
+    known = SITUATIONS[options.recipe]
+    chosen = {name: known[name] for name in options.situations or list(known)[:2]}
+    if options.speakers:
+        chosen = {name: found if found == ["all"] else options.speakers for name, found in chosen.items()}
+    folder = ROOT / "recipes" / options.recipe
+    out = (options.out or folder / "results" / "sweep").resolve()
+    cells = planned(chosen, options.seeds, options.shares, options.strategies)
     if not options.table:
         index, count = map(int, options.part.split("/"))
-        trainer = load()
+        trainer = load(folder)
+        teacher = options.teacher or TEACHERS[options.recipe] or folder / "results" / "teacher" / "1"
+        settings = [f"teacher={teacher}", *options.set]
         for cell in cells[index::count]:
-            if not (cell.folder(options.out) / "result.json").is_file():
-                trainer.main(arguments(cell, options.teacher, options.out, options.set))
-    rows = table([cell for cell in cells if (cell.folder(options.out) / "result.json").is_file()], options.out)
-    write(rows, options.out)
+            if not (cell.folder(out) / "result.json").is_file():
+                trainer.main(arguments(cell, out, settings))
+    write(table([cell for cell in cells if (cell.folder(out) / "result.json").is_file()], out), out)
 
 
 def planned(
-    situations: Sequence[str],
-    speakers: Sequence[str],
-    seeds: Sequence[int],
-    shares: Sequence[float],
-    strategies: Sequence[str],
+    situations: Mapping[str, Sequence[str]], seeds: Sequence[int], shares: Sequence[float], strategies: Sequence[str]
 ) -> list[Cell]:
     """All runs; those of the whole pool once for each speaker and seed."""
     cells = []
-    for situation in situations:
+    for situation, speakers in situations.items():
         for seed in seeds:
-            for speaker in speakers if situation == "A" else ["all"]:
+            for speaker in speakers:
                 cells += [Cell(situation, speaker, seed, share, name) for share in shares for name in strategies]
                 cells.append(Cell(situation, speaker, seed, 1.0, FULL))
     return cells
 
 
-def arguments(cell: Cell, teacher: str, out: Path, settings: Sequence[str]) -> list[str]:
+def arguments(cell: Cell, out: Path, settings: Sequence[str]) -> list[str]:
     """The command line of a run; targets are shared by those that hear the same audio."""
-    speaker = "null" if cell.speaker == "all" else cell.speaker
-    strategy = STRATEGIES.get(cell.strategy, "null")
     return [
-        str(HERE / "hparams" / "tiny.yaml"),
+        "hparams/tiny.yaml",
         f"--output_folder={cell.folder(out)}",
         f"--name={cell.strategy}",
         f"--seed={cell.seed}",
-        f"--teacher={teacher}",
         f"--share={cell.share}",
-        f"--strategy={strategy}",
+        f"--strategy={STRATEGIES.get(cell.strategy, 'null')}",
         f"--prepare.situation={cell.situation}",
-        f"--prepare.speaker={speaker}",
+        *([f"--prepare.speaker={cell.speaker}"] if cell.situation == "A" else []),
+        *(["--prepare.speaker=null"] if cell.situation in ("B", "C") else []),
         f"--prepare.save_folder={out / 'manifests' / cell.situation / cell.speaker / str(cell.seed)}",
         f"--cache={out / 'targets' / cell.situation / str(cell.seed)}",
         "--device=cpu",
@@ -129,9 +139,9 @@ def arguments(cell: Cell, teacher: str, out: Path, settings: Sequence[str]) -> l
     ]
 
 
-def load() -> ModuleType:
-    """The recipe's train.py."""
-    spec = importlib.util.spec_from_file_location("fsdd_distillation_train", HERE / "train.py")
+def load(folder: Path) -> ModuleType:
+    """A recipe's train.py."""
+    spec = importlib.util.spec_from_file_location(f"{folder.parent.name}_distillation_train", folder / "train.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -145,15 +155,15 @@ def table(cells: Sequence[Cell], out: Path) -> list[dict[str, Any]]:
         result = read_result(cell.folder(out))
         other = result["other_metrics"]
         selection = read_meta(cell.folder(out) / "selected.csv").get("options", {}).get("selection", {})
-        group = cell.speaker if cell.situation == "A" else str(cell.seed)
+        group = str(cell.seed) if cell.speaker == "all" else cell.speaker
         record = {"id": f"{cell.speaker}/{cell.seed}", "group": group, "r2": result["metric"]["value"]}
-        record |= {"digits": other["digits"], "teacher": other["digits_teacher"]}
+        record |= {"probe": other.get("probe", nan), "teacher": other.get("probe_teacher", nan)}
         found[cell.situation, cell.share, cell.strategy].append(record | {"cpu": selection.get("cpu_seconds", 0.0)})
     rows = []
     for (situation, share, strategy), records in found.items():
-        mean = {name: sum(r[name] for r in records) / len(records) for name in ("r2", "digits", "teacher", "cpu")}
+        mean = {name: sum(r[name] for r in records) / len(records) for name in ("r2", "probe", "teacher", "cpu")}
         row = {"situation": situation, "share": share, "strategy": strategy, "runs": len(records), "r2": mean["r2"]}
-        row |= {"digits": mean["digits"], "of_teacher": mean["digits"] / mean["teacher"]}
+        row |= {"probe": mean["probe"], "of_teacher": mean["probe"] / mean["teacher"]}
         row["selection_cpu_seconds"] = mean["cpu"]
         rows.append(row | against_random(records, found, situation, share, strategy))
     return sorted(rows, key=lambda row: (row["situation"], row["share"], -row["r2"]))
@@ -194,13 +204,14 @@ def write(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
         writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     save_figure(figure(rows), out / "sweep.svg")
     print(
-        "| situation | of the pool | strategy | R² | less random | wins | digits, of the teacher's | selection, CPU s |"
+        "| situation | of the pool | strategy | R² | less random | wins | probe, of the teacher's | selection, CPU s |"
     )
     print("|---|---:|---|---:|---:|---:|---:|---:|")
     for row in rows:
         less = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" if "difference" in row else "–"
+        probe = "–" if isnan(row["of_teacher"]) else f"{100 * row['of_teacher']:.1f} %"
         cells = [row["situation"], f"{100 * row['share']:g} %", row["strategy"], f"{row['r2']:.3f}", less]
-        cells += [row.get("wins", "–"), f"{100 * row['of_teacher']:.1f} %", f"{row['selection_cpu_seconds']:.2f}"]
+        cells += [row.get("wins", "–"), probe, f"{row['selection_cpu_seconds']:.2f}"]
         print("| " + " | ".join(cells) + " |")
 
 

@@ -1,0 +1,88 @@
+"""From a manifest to a smaller one: hear the pool once, ask whether it differs from the target, choose from it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from lobes.dataio import audio_dataset, read_manifest
+from lobes.dataio.datasets import Transform
+from lobes.dataio.splits import write_part
+from lobes.distillation.pool import describe, fit_codebook
+from lobes.selection import Filter, Selection, Shift, Strategy, select, shift_test, write_pool
+
+
+class Choice(NamedTuple):
+    """What was chosen, and why."""
+
+    path: Path
+    """A manifest; what `Selection.provenance` says is in its sidecar."""
+    selection: Selection
+    shift: Shift
+    """Whether pool and target differ, so that choosing by the target is warranted."""
+
+
+def choose_clips(
+    manifests: Mapping[str, str | os.PathLike[str]],
+    path: str | os.PathLike[str],
+    encoder: nn.Module,
+    strategy: Strategy,
+    share: float,
+    *,
+    layer: int,
+    n_units: int = 48,
+    transform: Transform | None = None,
+    filters: Sequence[Filter] = (),
+    cap: float | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    log: Callable[[str], None] = print,
+) -> Choice:
+    """Choose from the manifest `train` what resembles the manifest `target`, or by whatever the strategy goes by.
+
+    Parameters
+    ----------
+    manifests : mapping
+        `train`, the pool, and `target`.
+    path : path
+        The CSV to write. Beside it, as `<name>.parquet`, what was heard of the pool.
+    encoder : nn.Module
+        Whose layer units and embeddings are of, such as the teacher's.
+    strategy, filters, cap, seed
+        As for `lobes.selection.select`.
+    share : float
+        Budget, of the pool's seconds, 0 to 1.
+    layer, n_units
+        As for `fit_codebook`.
+    transform : Transform, optional
+        What `audio_dataset` does to waveforms.
+    device : str
+        Where the encoder runs.
+    log : callable
+        Gets the advice of the shift test, before it is chosen.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `select` and `fit_codebook` have it; nothing is written then.
+    """
+    rate: int = encoder.sample_rate  # type: ignore[assignment]
+    clips = [audio_dataset(manifests[name], rate, ("id", "sig"), transform=transform) for name in ("train", "target")]
+    codebook = fit_codebook(clips[0], encoder, layer, n_units, device=device)
+    pool, target = (describe(part, encoder, codebook, device=device) for part in clips)
+    shift = shift_test(pool, target, seed=seed)
+    log(shift.advice)
+    started = time.process_time()
+    seconds = share * pool.total_seconds
+    found = select(pool, target, seconds, strategy, filters=filters, cap=cap, seed=seed)
+    found.provenance.update(cpu_seconds=time.process_time() - started, shift=shift._asdict())
+    whole = read_manifest(manifests["train"])
+    rows = {row["id"]: row for row in whole.rows}
+    written = write_part(path, [rows[name] for name in found.pool.ids], whole, selection=found.provenance)
+    write_pool(pool, Path(path).with_suffix(".parquet"))
+    return Choice(written, found, shift)

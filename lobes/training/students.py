@@ -1,0 +1,149 @@
+"""What distillation recipes share: the choice from the pool, the teacher's targets, and what is left at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from torch import nn
+
+from lobes.dataio import AudioDataset, audio_dataset, read_manifest
+from lobes.distillation import TargetCache, Teacher, choose_clips
+from lobes.encoders import HuggingFaceEncoder
+from lobes.evaluation import r2, write_result
+from lobes.export import save_encoder
+from lobes.objectives import SSLModel
+from lobes.probes import LogisticProbe, PooledLayers, cache_features
+from lobes.training.costs import costs
+from lobes.training.parallel import on_main, rank, world_size
+from lobes.training.pretraining import FidelityBrain
+
+
+@dataclass(frozen=True)
+class ReadOut:
+    """How much of a label a logistic regression reads off an encoder's pooled layers.
+
+    Parameters
+    ----------
+    label : str
+        Column of the manifests.
+    group : str
+        Column by whose values penalty and layer are chosen, each left out once.
+    known, tested : str
+        Splits to fit on and to test on.
+    strengths : sequence of float
+        Penalties to choose from, see `lobes.probes.LogisticProbe`.
+    """
+
+    label: str
+    group: str
+    known: str = "valid"
+    tested: str = "test"
+    strengths: Sequence[float] = (0.01, 0.1)
+
+    def __call__(self, encoder: nn.Module, manifests: dict[str, Path], transform: Any = None) -> float:
+        """Return the share of right answers."""
+        rate: int = encoder.sample_rate  # type: ignore[assignment]
+        keys = ("id", "sig", self.label, self.group)
+        parts = [audio_dataset(manifests[s], rate, keys, transform=transform) for s in (self.known, self.tested)]
+        known, tested = (
+            [part[i] for i in range(len(part))] for part in (cache_features(p, PooledLayers(encoder)) for p in parts)
+        )
+        features, wanted = (np.stack([item["layers"][0].numpy() for item in items]) for items in (known, tested))
+        labels, groups = ([item[name] for item in known] for name in (self.label, self.group))
+        found = LogisticProbe(strengths=list(self.strengths)).fit(features, labels, groups).predict(wanted)
+        return sum(said == item[self.label] for said, item in zip(found, tested, strict=True)) / len(tested)
+
+
+def choose(hparams: dict[str, Any], teacher: Teacher, manifests: dict[str, Path]) -> Path:
+    """The manifest to train on: ``share`` of the pool by ``strategy``, as ``selected.csv``, or all of it."""
+    if hparams["strategy"] is None:
+        return manifests["train"]
+    found = choose_clips(
+        manifests,
+        Path(hparams["output_folder"]) / "selected.csv",
+        teacher.encoder,
+        hparams["strategy"],
+        hparams["share"],
+        layer=hparams["unit_layer"],
+        n_units=hparams["n_units"],
+        transform=hparams["transform"],
+        filters=hparams["filters"],
+        cap=hparams["cap"],
+        seed=hparams["seed"],
+    )
+    return found.path
+
+
+def student_of(hparams: dict[str, Any], teacher: Teacher) -> nn.Module:
+    """The student: ``encoder``, or what ``encoder`` makes of the teacher, such as ``!name:lobes.distillation.thin``."""
+    encoder = hparams["encoder"]
+    return encoder if isinstance(encoder, nn.Module) else encoder(teacher.encoder)
+
+
+def with_targets(
+    hparams: dict[str, Any], teacher: Teacher, datasets: Sequence[AudioDataset], device: str = "cpu"
+) -> list[AudioDataset]:
+    """The datasets with the teacher's targets, computed now where ``cache`` does not have them, or as they are."""
+    if hparams["cache"] is None:
+        return list(datasets)
+    cache = TargetCache(hparams["cache"], teacher, preprocessing=repr(hparams["transform"]))
+    for dataset in datasets:
+        cache.extract(dataset, device, part=(rank(), world_size()), progress=False)
+    on_main(cache.refresh)  # all processes have written before any reads
+    cache.refresh()
+    return [cache.attach(dataset) for dataset in datasets]
+
+
+def save_student(
+    hparams: dict[str, Any], brain: FidelityBrain, teacher: Teacher, manifests: dict[str, Path]
+) -> dict[str, Any]:
+    """Write ``encoder/`` and ``result.json`` into the output folder of a run that has just been evaluated.
+
+    Fidelity is the R² of the teacher's layers. With ``probe``, a `ReadOut`, ``other_metrics`` has `probe` and
+    `probe_teacher`, what it reads off the two.
+
+    Arguments
+    ---------
+    hparams : dict
+        With ``output_folder``, ``task``, ``name``, ``seed``, ``data_name``, ``transform`` and ``probe``.
+    brain : FidelityBrain
+        After `evaluate`.
+    teacher : Teacher
+    manifests : dict
+        Split -> CSV.
+
+    Returns
+    -------
+    dict
+        The result.
+    """
+    folder, student = Path(hparams["output_folder"]), cast(SSLModel, brain.unwrapped("ssl")).encoder
+    kept = (folder / "hyperparams.yaml").read_text(encoding="utf-8")
+    text = student.hparams_text() if isinstance(student, HuggingFaceEncoder) else kept
+    save_encoder(student, folder / "encoder", text)
+    student.eval()
+    probe, macs = hparams["probe"], cast(Any, teacher.encoder).macs(10.0)
+    read = {}
+    if probe is not None:
+        pairs = {"probe": student, "probe_teacher": teacher.encoder}
+        read = {name: probe(encoder, manifests, hparams["transform"]) for name, encoder in pairs.items()}
+    hours = read_manifest(manifests["train"]).hours
+    result = write_result(
+        folder,
+        task=hparams["task"],
+        system=hparams["name"],
+        metric=r2,
+        records=brain.records,
+        other_metrics={**read, "pool_hours": hours, "teacher_macs_per_second": macs / 10},
+        seed=hparams["seed"],
+        data=manifests,
+        data_name=hparams["data_name"],
+        **costs(brain, student),
+    )
+    said = "".join(f"; {name.replace('_', ' of the ')} {value:.3f}" for name, value in read.items())
+    print(f"R² {result['metric']['value']:.3f}{said}")
+    return result

@@ -1,0 +1,59 @@
+"""A small student of a speech model, distilled without labels on as much of a pool as it takes.
+
+    python train.py hparams/tiny.yaml                                 # sm-tiny's student, on all of the pool
+    python train.py hparams/tiny.yaml --share 0.05 --strategy '!new:lobes.selection.TargetKNN' --name target-kNN
+    torchrun --nproc_per_node=8 train.py hparams/base.yaml --data_folder /corpora     # DistilHuBERT
+
+`result.json` holds the student's fidelity, R² of the teacher's layers on the test clips, which nothing was chosen or
+trained on. `encoder/` is the student.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lobes.dataio import audio_dataset
+from lobes.distillation import Teacher
+from lobes.export import load_encoder
+from lobes.objectives import SSLModel
+from lobes.training import FidelityBrain, on_main, run, start_experiment
+from lobes.training.students import choose, save_student, student_of, with_targets
+
+
+class Distil(FidelityBrain):
+    """Trains the student and the objective's heads inside the module ``ssl``."""
+
+    def compute_forward(self, batch, stage):
+        """What the student makes of the batch, beside what the teacher does."""
+        return self.modules.ssl(batch)
+
+    def compute_objectives(self, output, batch, stage):
+        """The objective's loss, weighed by the frames that it is the mean of."""
+        self.record(output, batch, stage)
+        return self.weighted(output.loss, output.weight)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prepare the pool, choose from it, cache the teacher's targets, train the student, test it."""
+    hparams, run_opts = start_experiment(argv, __file__)
+    teacher = Teacher(load_encoder(hparams["teacher"]), hparams["teacher_layers"])
+    student = student_of(hparams, teacher)
+    objective = hparams["objective"](student, teacher)
+    manifests = on_main(hparams["prepare"])
+    manifests["train"] = on_main(choose, hparams, teacher, manifests)
+
+    rate, keys = student.sample_rate, ("id", "sig", "group")
+    parts = [audio_dataset(manifests[name], rate, keys, transform=hparams["transform"]) for name in ("train", "test")]
+    train, test = with_targets(hparams, teacher, parts, run_opts["device"])
+    objective.prepare(train)
+    model = SSLModel(student, objective)
+    hparams["checkpointer"].add_recoverable("model", model)
+    brain = Distil({"ssl": model}, hparams["opt_class"], hparams, run_opts, hparams["checkpointer"])
+    brain.fit(hparams["epoch_counter"], train, None, None, hparams["train_loader"])
+    hparams["checkpointer"].save_and_keep_only()  # what is tested is the last state, and no earlier one
+    brain.evaluate(test, test_loader_kwargs=hparams["test_loader"])
+    on_main(save_student, hparams, brain, teacher, manifests)
+
+
+if __name__ == "__main__":
+    run(main)

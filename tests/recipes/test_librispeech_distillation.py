@@ -1,0 +1,66 @@
+"""recipes/LibriSpeech/distillation: speech is found among whistles, and a student learns from it."""
+
+from __future__ import annotations
+
+import pytest
+from recipe_runner import script, train
+from sounds import write_librispeech
+
+from lobes.dataio import read_manifest
+from lobes.dataio.manifest import read_meta
+from lobes.errors import ConfigError, DataError
+from lobes.export import load_encoder
+from lobes.selection import read_pool
+
+RECIPE = "LibriSpeech/distillation"
+
+
+@pytest.fixture
+def given(danum, tmp_path):
+    """Options of a run: "speech" of the layout of LibriSpeech, and a forest of whistles."""
+    write_librispeech(tmp_path / "speech")
+    return [
+        f"--data_folder={tmp_path / 'speech'}",
+        "--prepare.speech.test=[dev-clean]",
+        f"--prepare.others.danum.data_folder={danum()}",
+        "--prepare.others.soundscapes=null",
+        "--prepare.target_share=0.5",
+        "--prepare.n_target=5",
+        "--n_units=12",
+    ]
+
+
+def test_what_resembles_the_target_is_trained_on(given, tmp_path):
+    options = ["--strategy=!new:lobes.selection.TargetKNN", "--share=0.2", "--steps=60", "--encoder.dim=24", "--opt_class.lr=0.01"]
+    options += ["--filters=[!new:lobes.selection.InRange {column: active, low: 0.2}]"]
+    result = train(RECIPE, tmp_path / "run", *given, *options)
+    pool, chosen = (read_manifest(tmp_path / "run" / name) for name in ("manifests/train.csv", "selected.csv"))
+    assert {row["corpus"] for row in pool.rows} == {"speech", "danum"}
+    assert {row["corpus"] for row in chosen.rows} == {"speech"} and chosen.hours <= 0.2 * pool.hours
+    selection = read_meta(tmp_path / "run" / "selected.csv")["options"]["selection"]
+    assert selection["shift"]["auc"] > 0.9 and selection["seconds"] == pytest.approx(3600 * chosen.hours, rel=1e-3)
+    heard = read_pool(tmp_path / "run" / "selected.parquet")
+    assert len(heard) == len(pool) and {"snr_db", "active"} <= heard.columns.keys()
+    target, test = (read_manifest(tmp_path / "run" / "manifests" / f"{name}.csv") for name in ("valid", "test"))
+    assert not {*target.groups} & {*test.groups} and not {*test.groups} & {*pool.groups}
+    assert result["metric"]["name"] == "r2" and result["metric"]["value"] > 0.2, result["metric"]
+    assert result["cost"]["macs_per_second"] < 0.25 * result["other_metrics"]["teacher_macs_per_second"]
+    assert "probe" not in result["other_metrics"] and load_encoder(tmp_path / "run").dim == 24
+
+
+def test_choosing_alone_says_what_was_chosen(given, tmp_path):
+    options = ["--strategy=!new:lobes.selection.Random", "--share=0.3", f"--output_folder={tmp_path / 'run'}"]
+    ended = script(f"{RECIPE}/select_data.py", "hparams/tiny.yaml", *given, *options)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert "selected.csv: " in ended.stdout and "danum " in ended.stdout and "speech " in ended.stdout
+    assert (tmp_path / "run" / "selected.parquet").is_file() and not (tmp_path / "run" / "result.json").exists()
+
+
+def test_what_does_not_fit_is_said(given, tmp_path):
+    with pytest.raises(ConfigError, match="situation is 'forest'"):
+        train(RECIPE, tmp_path / "run", *given, "--prepare.situation=forest")
+    with pytest.raises(DataError, match="speech has no split test"):
+        untested = [option for option in given if "speech.test" not in option]
+        train(RECIPE, tmp_path / "run", *untested, "--prepare.speech.test=null")
+    with pytest.raises(DataError, match="the budget is"):
+        train(RECIPE, tmp_path / "run", *given, "--share=1.2", "--strategy=!new:lobes.selection.Random")
