@@ -33,10 +33,13 @@ class HardConcrete(nn.Module):
         Probability, to begin with, that a gate is not 0.
     """
 
+    shift: Tensor
+
     def __init__(self, n_gates: int, open: float = 0.99) -> None:
         super().__init__()
         start = math.log(open / (1 - open)) + BETA * math.log(-LOW / HIGH)
         self.log_alpha = nn.Parameter(torch.full((n_gates,), start) + 1e-2 * torch.randn(n_gates))
+        self.register_buffer("shift", torch.zeros(()))  # of log α, where it is decided which are shut: `Gates.settle`
 
     def probability(self) -> Tensor:
         """That each gate is not 0, (n,)."""
@@ -56,7 +59,8 @@ class HardConcrete(nn.Module):
 
         Not stretched, as in training, or more would be shut than are expected to be.
         """
-        shut = len(self.log_alpha) - int(self.probability().sum().round())
+        likely = torch.sigmoid(self.log_alpha + self.shift - BETA * math.log(-LOW / HIGH))
+        shut = len(self.log_alpha) - int(likely.sum().round())
         gates = torch.sigmoid(self.log_alpha / BETA)
         if shut:
             gates[self.log_alpha.topk(shut, largest=False).indices] = 0.0
@@ -107,6 +111,36 @@ class Gates(nn.Module):
     def sparsity(self) -> Tensor:
         """Expected share of the encoder's parameters that will be gone, ()."""
         return 1.0 - (self._fixed + self._prunable([gate.probability() for gate in self._all()])) / self.total
+
+    @torch.no_grad()
+    def settle(self, sparsity: float) -> float:
+        """Shut a few more gates than are expected to be, or fewer, so that what is left has the size asked for.
+
+        Where training leaves many gates undecided, their rounding adds up. All of them are made likelier, or less
+        likely, by one number; `prune` and the gates themselves go by it from then on.
+
+        Parameters
+        ----------
+        sparsity : float
+            Share of the encoder's parameters that are to be gone.
+
+        Returns
+        -------
+        float
+            The share that will be gone; next to what was asked for, but for a head or a unit.
+        """
+        low, high = -50.0, 50.0
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (low, middle) if self._gone(middle) < sparsity else (middle, high)
+        return self._gone(min((low, high), key=lambda end: abs(self._gone(end) - sparsity)))
+
+    def _gone(self, shift: float) -> float:
+        """Share of the parameters that are gone where all gates are shifted."""
+        for gate in self._all():
+            gate.shift.fill_(shift)
+        open = [(gate.settled() > 0).float() for gate in self._all()]
+        return float(1.0 - (self._fixed + self._prunable(open)) / self.total)
 
     def remove(self) -> None:
         """Take the gates off the encoder."""

@@ -99,7 +99,7 @@ def with_targets(
 
 
 def save_student(
-    hparams: dict[str, Any], brain: FidelityBrain, teacher: Teacher, manifests: dict[str, Path]
+    hparams: dict[str, Any], brain: FidelityBrain, teacher: Teacher, manifests: dict[str, Path], **others: float
 ) -> dict[str, Any]:
     """Write ``encoder/`` and ``result.json`` into the output folder of a run that has just been evaluated.
 
@@ -115,6 +115,8 @@ def save_student(
     teacher : Teacher
     manifests : dict
         Split -> CSV.
+    **others : float
+        Further figures for ``other_metrics``.
 
     Returns
     -------
@@ -138,7 +140,7 @@ def save_student(
         system=hparams["name"],
         metric=r2,
         records=brain.records,
-        other_metrics={**read, "pool_hours": hours, "teacher_macs_per_second": macs / 10},
+        other_metrics={**read, "pool_hours": hours, "teacher_macs_per_second": macs / 10, **others},
         seed=hparams["seed"],
         data=manifests,
         data_name=hparams["data_name"],

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from recipe_runner import script, train
+from recipe_runner import QUIET, script, train
 from sounds import write_librispeech
 
 from lobes.dataio import read_manifest
 from lobes.dataio.manifest import read_meta
 from lobes.errors import ConfigError, DataError
+from lobes.evaluation import read_result
 from lobes.export import load_encoder
 from lobes.selection import read_pool
 
@@ -31,7 +32,13 @@ def given(danum, tmp_path):
 
 
 def test_what_resembles_the_target_is_trained_on(given, tmp_path):
-    options = ["--strategy=!new:lobes.selection.TargetKNN", "--share=0.2", "--steps=60", "--encoder.dim=24", "--opt_class.lr=0.01"]
+    options = [
+        "--strategy=!new:lobes.selection.TargetKNN",
+        "--share=0.2",
+        "--steps=60",
+        "--encoder.dim=24",
+        "--opt_class.lr=0.01",
+    ]
     options += ["--filters=[!new:lobes.selection.InRange {column: active, low: 0.2}]"]
     result = train(RECIPE, tmp_path / "run", *given, *options)
     pool, chosen = (read_manifest(tmp_path / "run" / name) for name in ("manifests/train.csv", "selected.csv"))
@@ -46,6 +53,24 @@ def test_what_resembles_the_target_is_trained_on(given, tmp_path):
     assert result["metric"]["name"] == "r2" and result["metric"]["value"] > 0.2, result["metric"]
     assert result["cost"]["macs_per_second"] < 0.25 * result["other_metrics"]["teacher_macs_per_second"]
     assert "probe" not in result["other_metrics"] and load_encoder(tmp_path / "run").dim == 24
+
+
+@pytest.mark.slow
+def test_a_hubert_is_pruned_to_the_size_asked_for(given, tmp_path):
+    few = ["--steps=60", "--train_loader.batch_seconds=8", "--opt_class.lr=0.005", "--prepare.situation=speech"]
+    train(RECIPE, tmp_path / "hubert", *given, *few, hparams="hubert.yaml")
+    options = [*given, *few, f"--teacher={tmp_path / 'hubert'}", "--sparsity=0.4", "--gate_lr=0.2"]
+    options.append(f"--output_folder={tmp_path / 'pruned'}")
+    ended = script(f"{RECIPE}/prune.py", "hparams/prune.yaml", *options, *QUIET)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    result, whole = (read_result(tmp_path / name) for name in ("pruned", "hubert"))
+    other, cost = result["other_metrics"], result["cost"]
+    assert other["sparsity"] == pytest.approx(0.4, abs=0.01) and other["largest_difference"] < 1e-5
+    assert other["faster"] > 1 and cost["macs_per_second"] < whole["cost"]["macs_per_second"]
+    small, large = (sum(p.numel() for p in load_encoder(tmp_path / n).parameters()) for n in ("pruned", "hubert"))
+    assert small == pytest.approx(0.6 * large, rel=0.02)
+    weights = [next((tmp_path / n / "encoder").glob("*.safetensors")).stat().st_size for n in ("pruned", "hubert")]
+    assert weights[0] < 0.7 * weights[1] and result["metric"]["value"] > 0
 
 
 def test_choosing_alone_says_what_was_chosen(given, tmp_path):

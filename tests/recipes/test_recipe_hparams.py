@@ -23,6 +23,7 @@ SIZES = {
     "FSDD/distillation/teacher.yaml": (0.4e6, 0.5e6),
     "FSDD/distillation/tiny.yaml": (0.07e6, 0.09e6),
     "LibriSpeech/distillation/tiny.yaml": (0.13e6, 0.15e6),
+    "LibriSpeech/distillation/hubert.yaml": (0.5e6, 0.6e6),
 }
 #: Multiply-accumulates per second of audio, over 10 s, of hparams/encoders/base.yaml.
 BASE_MACS = 2.2464e9
@@ -35,7 +36,7 @@ def recipe_of(path: Path) -> str:
 
 def pretrains(path: Path) -> bool:
     """Whether the file describes an encoder, instead of asking for one."""
-    return not isinstance(given(path).get("encoder"), str)
+    return given(path).get("encoder") is not None and not isinstance(given(path).get("encoder"), str)
 
 
 def given(path: Path) -> HparamsFile:
