@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +119,17 @@ class TargetCache:
             return torch.from_numpy(values)
         return torch.from_numpy(values).float() * torch.from_numpy(scale[0]).float()[..., None]
 
-    def attach(self, dataset: AudioDataset) -> AudioDataset:
-        """Give the items of a dataset ``targets`` (T, layers, D), and leave out those that have none.
+    def attach(self, dataset: AudioDataset, key: str = "targets", drop: Sequence[str] = ()) -> AudioDataset:
+        """Give the items of a dataset their targets (T, layers, D), and leave out those that have none.
+
+        Parameters
+        ----------
+        dataset : AudioDataset
+            Changed in place.
+        key : str
+            What the items call them.
+        drop : sequence of str
+            Keys that the items then do without, such as ``sig``, which need not be read any more.
 
         Raises
         ------
@@ -141,9 +150,10 @@ class TargetCache:
             logger.warning("%d of %d utterances have no targets and are left out", left_out, len(kept))
         dataset.durations = [s for s, keep in zip(dataset.durations, kept, strict=True) if keep]
         dataset.data_ids = [name for name, keep in zip(dataset.data_ids, kept, strict=True) if keep]
-        dataset.add_dynamic_item(self.read, ["id"], ["targets"])
-        keys = [key for key in dataset.pipeline.output_mapping if key not in ("targets", "skip_reason")]
-        dataset.set_output_keys([*keys, "targets", "skip_reason"])
+        dataset.add_dynamic_item(self.read, ["id"], [key])
+        reads = [] if "sig" in drop else ["skip_reason"]
+        keys = [name for name in dataset.pipeline.output_mapping if name not in (key, *drop, "skip_reason")]
+        dataset.set_output_keys([*keys, key, *reads])
         return dataset
 
     def extract(

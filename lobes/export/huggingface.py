@@ -78,6 +78,11 @@ class LobesModel(PreTrainedModel):
         self._constants = {name: buffer.clone() for name, buffer in self.encoder.named_buffers() if name not in stored}
         self.post_init()
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its parameters; an encoder without any, such as log-mel, is in float32."""
+        return next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
+
     def forward(
         self,
         input_values: Tensor,

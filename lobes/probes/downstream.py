@@ -49,7 +49,7 @@ class Downstream(nn.Module):
         if hasattr(batch, "layers"):
             frames, lengths = batch.layers
             valid = frame_mask(absolute_lengths(lengths, frames.shape[1]), frames.shape[1])
-            return self.probe(frames.unbind(2), valid), valid
+            return self.probe(frames.float().unbind(2), valid), valid  # from disk they are float16
         output = self.encoder(*batch.sig)
         return self.probe(output.layers, output.valid), output.valid
 

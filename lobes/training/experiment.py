@@ -34,7 +34,7 @@ _GRACE = 3.0
 
 
 #: Top-level values that say what a run is of: a folder that holds a run with others is not gone on with.
-_IDENTITY = ("name", "seed", "encoder", "untrained", "frozen")
+_IDENTITY = ("name", "seed", "encoder", "untrained", "frozen", "mode")
 
 
 class _Options(RunOptions):

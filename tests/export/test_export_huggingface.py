@@ -125,3 +125,9 @@ def test_a_configuration_can_name_nothing_foreign(saved, tmp_path):
     (saved / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="encoder_yaml"):
         load_hf(saved)
+
+
+def test_features_without_weights_are_saved_too(tmp_path):
+    waveform, lengths = torch.randn(2, 8000), torch.tensor([1.0, 0.5])
+    loaded = load_hf(save_hf("logmel-40", tmp_path / "features"))
+    assert torch.equal(loaded(waveform, lengths).frames, load_encoder("logmel-40")(waveform, lengths).frames)
