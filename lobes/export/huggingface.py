@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
@@ -164,6 +165,8 @@ def save_hf(source: str | Path, folder: str | Path) -> Path:
     model = LobesModel(config)
     model.encoder.load_state_dict(encoder.state_dict())
     model.save_pretrained(folder)
+    if not model.state_dict():  # Transformers writes no file for what has no weights, and reads none without it
+        save_file({}, folder / "model.safetensors", metadata={"format": "pt"})
     replace_file(folder / CODE_FILE, lambda path: path.write_text(_CODE, encoding="utf-8"))
     card = stored / CARD_FILE
     if card.is_file():

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lobes.encoders.lengths import relative_lengths
 from lobes.errors import CheckpointError, ConfigError
-from lobes.export import save_encoder
+from lobes.export import load_encoder, save_encoder
 from lobes.export.huggingface import LobesConfig, LobesModel, load_hf, save_hf
 
 
