@@ -27,7 +27,11 @@ def requirement_lines() -> list[str]:
 
 
 def test_the_two_lists_agree():
-    extras = [line for extra in ("minifrench", "adapters", "selection", "export") for line in pyproject_list(extra)]
+    extras = [
+        line
+        for extra in ("minifrench", "adapters", "selection", "translation", "export")
+        for line in pyproject_list(extra)
+    ]
     declared = pyproject_list("dependencies") + extras
     assert sorted(requirement_lines()[:-1]) == sorted(declared)
     assert requirement_lines()[-1] == "-e ."
@@ -38,6 +42,7 @@ def test_the_two_lists_agree():
     pyproject_list("dependencies")
     + pyproject_list("adapters")
     + pyproject_list("selection")
+    + pyproject_list("translation")
     + pyproject_list("export"),
 )
 def test_what_runs_here_is_in_range(line):
