@@ -8,7 +8,10 @@ from lobes.probes.features import collate_features, extract_features
 from lobes.probes.fold import Decision, decision_records, probe_fold
 from lobes.probes.heads import AttentiveHead, BiLSTMHead, FrameLinear, LinearHead, Probe
 from lobes.probes.layer_sum import WeightedLayerSum
-from lobes.probes.logistic import LogisticProbe, PooledLayers
+from lobes.probes.logistic import LogisticProbe
+from lobes.probes.mlp import MLPProbe
+from lobes.probes.neighbours import KNNProbe
+from lobes.probes.pooled import PooledLayers, PooledProbe
 from lobes.probes.pooling import AttentivePool, MeanStdPool
 from lobes.probes.tokenizer import CharTokenizer
 
@@ -21,10 +24,13 @@ __all__ = [
     "Decision",
     "Downstream",
     "FrameLinear",
+    "KNNProbe",
     "LinearHead",
     "LogisticProbe",
+    "MLPProbe",
     "MeanStdPool",
     "PooledLayers",
+    "PooledProbe",
     "Probe",
     "WeightedLayerSum",
     "cache_features",
