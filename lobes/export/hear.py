@@ -1,7 +1,7 @@
 """An encoder behind HEAR's interface: `load_model`, `get_scene_embeddings`, `get_timestamp_embeddings`.
 
 J. Turian et al., "HEAR: Holistic evaluation of audio representations", 2022. An evaluation kit is told the module's
-name, ``lobes.export.hear``, and what `lobes.export.load_encoder` takes as the model's path. Timestamps are in milliseconds.
+name, ``lobes.export.hear``, and what `lobes.export.load_encoder` takes as the model's path. Times are in milliseconds.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class HearModel(nn.Module):
     scene_embedding_size, timestamp_embedding_size : int
     """
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: Any) -> None:
         super().__init__()
-        self.encoder: Any = encoder.eval().requires_grad_(False)
-        dims = set(self.encoder.layer_dims)
+        self.encoder = encoder.eval().requires_grad_(False)
+        dims = set(encoder.layer_dims)
         if len(dims) != 1:
             raise ConfigError(f"HEAR: layers have widths {sorted(dims)}; expected one for all: take another encoder")
-        self.sample_rate = int(self.encoder.sample_rate)
+        self.sample_rate = int(encoder.sample_rate)
         self.timestamp_embedding_size = dims.pop()
         self.scene_embedding_size = 2 * self.timestamp_embedding_size
 
@@ -118,8 +118,8 @@ class S3PRLUpstream(nn.Module):
 
     def __init__(self, ckpt: str = "sm-tiny", **_: Any) -> None:
         super().__init__()
-        self.model: Any = load_encoder(ckpt)
-        self.sample_rate = int(self.model.sample_rate)
+        model: Any = load_encoder(ckpt)
+        self.model, self.sample_rate = model, int(model.sample_rate)
 
     def get_downsample_rates(self, key: str = "hidden_states") -> int:
         """Samples from frame to frame."""
