@@ -165,7 +165,9 @@ def _clip(sentence: Sentence, file: PurePosixPath, wav: str, scale: float, numbe
             times.append((float(word.columns[_BEGIN]) * scale, float(word.columns[_END]) * scale))
         except ValueError as error:
             given = f"{word.columns[_BEGIN]} to {word.columns[_END]}"
-            raise DataError(f"{sentence.where}: times of '{word.columns[FORM]}' are {given}: expected numbers") from error
+            raise DataError(
+                f"{sentence.where}: times of '{word.columns[FORM]}' are {given}: expected numbers"
+            ) from error
     start, stop = min(begin for begin, _ in times), max(end for _, end in times)
     if not 0 <= start < stop:
         raise DataError(f"{sentence.where}: lasts from {start:g} to {stop:g} s, an impossible range")
