@@ -112,49 +112,70 @@ def align_spans(gold: Sentence | Tree, system: Sentence | Tree) -> Pairs:
             f" '{characters[place : place + 20]}'; use align_edits for recognised words"
         )
     pairs: Pairs = []
-    regions = _regions([*first, *second])
-    for start, stop in regions:
-        inside = [[i for i, w in enumerate(words) if start <= w.start and w.stop <= stop] for words in (first, second)]
-        pairs += _common(first, second, *inside)
-    at = {(word.start, word.stop): number for number, word in enumerate(second)}
-    for number, word in enumerate(first):
-        covered = any(start <= word.start and word.stop <= stop for start, stop in regions)
-        if not covered and (word.start, word.stop) in at:
-            pairs.append((number, at[word.start, word.stop]))
-    return sorted(pairs)
+    row = column = 0
+    while row < len(first) and column < len(second):
+        one, other = first[row], second[column]
+        if one.multiword or other.multiword:
+            # A word beside that begins before the multiword token is passed over.
+            if one.multiword:
+                column += not other.multiword and other.start < one.start
+            else:
+                row += one.start < other.start
+            stops = _region(first, second, row, column, (one if one.multiword else other).stop)
+            pairs += _common(first, second, range(row, stops[0]), range(column, stops[1]))
+            row, column = stops
+        elif (one.start, one.stop) == (other.start, other.stop):
+            pairs.append((row, column))
+            row, column = row + 1, column + 1
+        elif one.start <= other.start:
+            row += 1
+        else:
+            column += 1
+    return pairs
 
 
 def _spans(parse: Sentence | Tree) -> tuple[list[_Word], str]:
     """Words with the characters that they stand on, and all characters."""
-    sentence = parse.sentence("") if hasattr(parse, "heads") else parse
-    words, text, open_until, span = [], "", 0, (0, 0)
-    for token in sentence.tokens:  # type: ignore[union-attr]
-        if not (token.is_word or token.is_multiword):
-            continue
-        form = "".join(token.columns[1].split())
-        inside = token.is_word and int(token.columns[0]) <= open_until
-        if not inside:
-            span = (len(text), len(text) + len(form))
-            text += form
-        if token.is_multiword:
-            open_until = token.span[1]
+    if hasattr(parse, "heads"):
+        lines = [(str(number), word) for number, word in enumerate(parse.words, start=1)]
+    else:
+        lines = [(token.columns[0], token.columns[1]) for token in parse.tokens]
+    words: list[_Word] = []
+    text, open_until, span = "", 0, (0, 0)
+    for number, form in lines:
+        first, _, last = number.partition("-")
+        if not first.isdecimal():
+            continue  # an empty node
+        if last or int(first) > open_until:
+            characters = "".join(form.split())
+            span = (len(text), len(text) + len(characters))
+            text += characters
+        if last:
+            open_until = int(last)
         else:
-            words.append(_Word(*span, inside, token.columns[1].lower()))
+            words.append(_Word(*span, int(first) <= open_until, form.lower()))
     return words, text
 
 
-def _regions(words: Sequence[_Word]) -> list[tuple[int, int]]:
-    """Characters of multiword tokens, those that overlap taken together."""
-    regions: list[tuple[int, int]] = []
-    for start, stop in sorted({(word.start, word.stop) for word in words if word.multiword}):
-        if regions and start < regions[-1][1]:
-            regions[-1] = (regions[-1][0], max(stop, regions[-1][1]))
+def _region(first: Sequence[_Word], second: Sequence[_Word], row: int, column: int, stop: int) -> tuple[int, int]:
+    """Where the words end that lie in a multiword token, which ends at `stop`, or in others that overlap with it."""
+
+    def inside(words: Sequence[_Word], number: int) -> bool:
+        if number >= len(words):
+            return False
+        return words[number].start < stop if words[number].multiword else words[number].stop <= stop
+
+    while inside(first, row) or inside(second, column):
+        if column >= len(second) or (row < len(first) and first[row].start <= second[column].start):
+            word, row = first[row], row + 1
         else:
-            regions.append((start, stop))
-    return regions
+            word, column = second[column], column + 1
+        if word.multiword:
+            stop = max(stop, word.stop)
+    return row, column
 
 
-def _common(first: Sequence[_Word], second: Sequence[_Word], rows: list[int], columns: list[int]) -> Pairs:
+def _common(first: Sequence[_Word], second: Sequence[_Word], rows: Sequence[int], columns: Sequence[int]) -> Pairs:
     """Longest common subsequence of the forms; where there is a choice, what matches first."""
     length = [[0] * (len(columns) + 1) for _ in range(len(rows) + 1)]
     for i in reversed(range(len(rows))):
