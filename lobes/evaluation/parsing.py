@@ -68,7 +68,7 @@ def align_edits(gold: Tree, system: Tree) -> Pairs:
     >>> from lobes.dataio.conllu import Tree
     >>> tree = lambda text: Tree(tuple(text.split()), (), (), ())
     >>> align_edits(tree("le petit chat dort"), tree("le chien dort bien"))
-    [(0, 0), (1, 1), (3, 2)]
+    [(0, 0), (2, 1), (3, 2)]
     """
     first, second = gold.words, system.words
     edit = len(first) + len(second) + 1  # one edit outweighs all words that are the same
@@ -136,7 +136,7 @@ def align_spans(gold: Sentence | Tree, system: Sentence | Tree) -> Pairs:
 
 def _spans(parse: Sentence | Tree) -> tuple[list[_Word], str]:
     """Words with the characters that they stand on, and all characters."""
-    if hasattr(parse, "heads"):
+    if isinstance(parse, tuple):  # a Tree
         lines = [(str(number), word) for number, word in enumerate(parse.words, start=1)]
     else:
         lines = [(token.columns[0], token.columns[1]) for token in parse.tokens]

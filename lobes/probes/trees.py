@@ -30,7 +30,7 @@ def greedy_heads(scores: NDArray[np.floating]) -> list[int]:
     >>> greedy_heads(np.array([[0.0, 9.0, 2.0], [0.0, 1.0, 9.0]]))
     [2, 1]
     """
-    own = np.eye(*scores.shape, k=1, dtype=bool)
+    own = np.eye(len(scores), scores.shape[1], k=1, dtype=bool)
     return [int(head) for head in np.where(own, -np.inf, scores).argmax(1)]
 
 

@@ -182,7 +182,7 @@ def test_loss_is_a_slow_sum_over_words(model):
             expected -= float(arcs[possible.index(head)])
             expected -= float(known.deprels[row, word, head].log_softmax(-1)[deprels[row, word]])
     loss = parse_loss(scores, tags, heads, deprels, usable)
-    assert float(loss) == pytest.approx(expected / 2, rel=1e-5)
+    assert loss.item() == pytest.approx(expected / 2, rel=1e-5)
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parser.parameters())
     assert float(parse_loss(known, tags, heads, deprels, torch.zeros(3, dtype=torch.bool))) == 0
