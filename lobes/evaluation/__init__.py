@@ -33,6 +33,7 @@ from lobes.evaluation.event_plots import (
 )
 from lobes.evaluation.events import EventFinder, EventRule, OverlapAverage, find_events
 from lobes.evaluation.metrics import Metric, accuracy, auc, cer, eer, mean_metric, r2, ratio_metric, uar, wer
+from lobes.evaluation.parsing import align_edits, align_order, align_spans, las, parse_counts, parse_records, uas, upos
 from lobes.evaluation.plots import inline_svg, layer_weights_figure, loss_figure, results_figure, save_figure
 from lobes.evaluation.psds import PSDS, psds
 from lobes.evaluation.records import char_errors, edit_counts, label_records, trial_records, word_errors
@@ -66,6 +67,9 @@ __all__ = [
     "ReviewItem",
     "accuracy",
     "activity_figure",
+    "align_edits",
+    "align_order",
+    "align_spans",
     "append_row",
     "auc",
     "average_precision",
@@ -95,6 +99,7 @@ __all__ = [
     "intersection_records",
     "jackknife_interval",
     "label_records",
+    "las",
     "layer_weights_figure",
     "loss_figure",
     "markdown_table",
@@ -103,6 +108,8 @@ __all__ = [
     "mean_metric",
     "overlap",
     "paired_bootstrap",
+    "parse_counts",
+    "parse_records",
     "precision_recall",
     "precision_recall_figure",
     "psds",
@@ -121,8 +128,10 @@ __all__ = [
     "trial_records",
     "tune_rules",
     "uar",
+    "uas",
     "update_file",
     "update_text",
+    "upos",
     "wer",
     "word_errors",
     "write_report",

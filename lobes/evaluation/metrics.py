@@ -195,7 +195,9 @@ EVENT_METRICS = frozenset(
         *("event_precision", "event_recall", "average_precision", "mean_average_precision"),
     }
 )
+#: Of dependency parses; `lobes.evaluation.parsing` has them.
+PARSING_METRICS = frozenset({"upos", "uas", "las"})
 #: Metrics that tables and plots show in percent.
-PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc"}) | EVENT_METRICS
+PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc"}) | EVENT_METRICS | PARSING_METRICS
 #: Those in which more is better, by name: what tables and plots know of a metric read back from a file.
-HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2"}) | EVENT_METRICS
+HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2"}) | EVENT_METRICS | PARSING_METRICS

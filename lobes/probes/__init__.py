@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lobes.probes.ctc import CTCLoss, ctc_frames_needed, ctc_greedy, ctc_loss
+from lobes.probes.ctc_alignment import ctc_align, word_segments
 from lobes.probes.downstream import Downstream, cache_features
 from lobes.probes.features import collate_features, extract_features
 from lobes.probes.fold import Decision, decision_records, probe_fold
@@ -12,8 +13,11 @@ from lobes.probes.logistic import LogisticProbe
 from lobes.probes.mlp import MLPProbe
 from lobes.probes.neighbours import KNNProbe
 from lobes.probes.pooled import PooledLayers, PooledProbe
+from lobes.probes.logistic import LogisticProbe, PooledLayers
+from lobes.probes.parser import RecogniserHead, SpeechParser, WordParser, decode_trees, parse_loss, recognised_words
 from lobes.probes.pooling import AttentivePool, MeanStdPool
 from lobes.probes.tokenizer import CharTokenizer
+from lobes.probes.trees import TreeLabels, greedy_heads, maximum_spanning_tree
 
 __all__ = [
     "AttentiveHead",
@@ -32,13 +36,24 @@ __all__ = [
     "PooledLayers",
     "PooledProbe",
     "Probe",
+    "RecogniserHead",
+    "SpeechParser",
+    "TreeLabels",
     "WeightedLayerSum",
+    "WordParser",
     "cache_features",
     "collate_features",
+    "ctc_align",
     "ctc_frames_needed",
     "ctc_greedy",
     "ctc_loss",
     "decision_records",
+    "decode_trees",
     "extract_features",
+    "greedy_heads",
+    "maximum_spanning_tree",
+    "parse_loss",
     "probe_fold",
+    "recognised_words",
+    "word_segments",
 ]

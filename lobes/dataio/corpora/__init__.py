@@ -20,6 +20,7 @@ from lobes.dataio.corpora.infant_marmosets import prepare_infant_marmosets
 from lobes.dataio.corpora.librispeech import prepare_librispeech
 from lobes.dataio.corpora.macaque_coos import prepare_macaque_coos
 from lobes.dataio.corpora.mix import prepare_mix
+from lobes.dataio.corpora.orfeo import prepare_orfeo
 from lobes.dataio.corpora.siamang import prepare_siamang
 from lobes.dataio.corpora.speech_pool import prepare_speech_pool
 from lobes.dataio.corpora.yellow_cheeked_gibbon import prepare_yellow_cheeked_gibbon
@@ -45,6 +46,7 @@ __all__ = [
     "prepare_macaque_coos",
     "prepare_minifrench",
     "prepare_mix",
+    "prepare_orfeo",
     "prepare_parts",
     "prepare_siamang",
     "prepare_speech_pool",
