@@ -32,6 +32,7 @@ from lobes.evaluation.event_plots import (
     precision_recall_figure,
 )
 from lobes.evaluation.events import EventFinder, EventRule, OverlapAverage, find_events
+from lobes.evaluation.matched_pairs import MatchedPairs, mapsswe
 from lobes.evaluation.metrics import Metric, accuracy, auc, cer, eer, mean_metric, r2, ratio_metric, uar, wer
 from lobes.evaluation.plots import inline_svg, layer_weights_figure, loss_figure, results_figure, save_figure
 from lobes.evaluation.psds import PSDS, psds
@@ -58,6 +59,7 @@ __all__ = [
     "EventRule",
     "Heard",
     "Interval",
+    "MatchedPairs",
     "Metric",
     "NamePattern",
     "OperatingPoint",
@@ -97,6 +99,7 @@ __all__ = [
     "label_records",
     "layer_weights_figure",
     "loss_figure",
+    "mapsswe",
     "markdown_table",
     "mcnemar",
     "mean_average_precision",
