@@ -129,7 +129,7 @@ def test_common_voice_says_what_is_wrong(common_voice, tmp_path):
 
 @pytest.fixture
 def mls(tmp_path, tone):
-    """mls_french/{train,dev,test}/{audio/<speaker>/<book>/*.flac,transcripts.txt,segments.txt} and lists for few labels."""
+    """mls_french/{train,dev,test}/{audio,transcripts.txt,segments.txt}, and lists for few labels."""
     folder = tmp_path / "mls_french"
     handles = {
         "train": [f"{speaker}_2048_{n:06d}" for speaker in (1474, 1591, 1840) for n in range(3)],
