@@ -77,7 +77,7 @@ class SentencePieceTokenizer:
         from sentencepiece import SentencePieceTrainer
 
         sentences = [_clean(text) for text in texts]
-        alphabet = set().union(*sentences) - {" "}
+        alphabet = set("".join(sentences)) - {" "}
         if not alphabet:
             raise DataError(f"texts: no character in {len(sentences)} texts, expected some; check the transcripts")
         least = len(alphabet) + 3  # the blank, <unk> and the mark of a word's beginning
