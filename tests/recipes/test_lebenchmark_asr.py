@@ -10,7 +10,7 @@ from sounds import tones
 
 from lobes.dataio import read_manifest
 from lobes.errors import ConfigError
-from lobes.evaluation import char_errors, read_result, wer, word_errors
+from lobes.evaluation import char_errors, wer, word_errors
 from lobes.probes import CharTokenizer, SentencePieceTokenizer
 
 RECIPE = "LeBenchmark/ASR"
@@ -97,16 +97,17 @@ def test_the_decoder_is_asked_for_and_the_checkpoint_is_not_another(mls_folder, 
 
 
 def test_common_voice_in_pieces_keeps_what_it_cannot_spell(common_voice_folder, tmp_path):
-    options = (f"--data_folder={common_voice_folder}", *LOGMEL, *LINEAR, *SHORT, "--steps=30")
-    pieces = "--tokenizer=!name:lobes.probes.SentencePieceTokenizer.from_texts {size: 30}"
+    options = (f"--data_folder={common_voice_folder}", *LOGMEL, *LINEAR, *SHORT, "--steps=120")
+    pieces = "--tokenizer=!name:lobes.probes.SentencePieceTokenizer.from_texts {size: 14}"
     result = train(RECIPE, tmp_path, *options, pieces, "--decoder.beam=4", hparams="commonvoice.yaml")
     assert result["metric"]["name"] == "wer" and result["metric"]["n_items"] == 8
     records = {record["id"]: record for record in result["records"]}
     assert records["test0"]["length"] == 1 and records["test0"]["errors"] >= 1
     assert "4 characters of the test texts are in no training text" in result["notes"]
     tokenizer = SentencePieceTokenizer.load(tmp_path / "tokenizer.json")
-    assert 1 in tokenizer.encode("żółć") and len(tokenizer) <= 30
-    assert result["other_metrics"]["cer"] < 1.2 and read_result(tmp_path)["seed"] == 1
+    assert 1 in tokenizer.encode("żółć") and len(tokenizer) <= 14
+    # A piece is several tones, of which a frame hears one: harder than letters. Nothing written would be 1.
+    assert result["other_metrics"]["valid_cer"] < 0.75, result["other_metrics"]
 
 
 @pytest.mark.slow
