@@ -32,6 +32,7 @@ from lobes.evaluation.event_plots import (
     precision_recall_figure,
 )
 from lobes.evaluation.events import EventFinder, EventRule, OverlapAverage, find_events
+from lobes.evaluation.matched_pairs import MatchedPairs, mapsswe
 from lobes.evaluation.metrics import Metric, accuracy, auc, cer, eer, mean_metric, r2, ratio_metric, uar, wer
 from lobes.evaluation.parsing import align_edits, align_order, align_spans, las, parse_counts, parse_records, uas, upos
 from lobes.evaluation.plots import inline_svg, layer_weights_figure, loss_figure, results_figure, save_figure
@@ -59,6 +60,7 @@ __all__ = [
     "EventRule",
     "Heard",
     "Interval",
+    "MatchedPairs",
     "Metric",
     "NamePattern",
     "OperatingPoint",
@@ -102,6 +104,7 @@ __all__ = [
     "las",
     "layer_weights_figure",
     "loss_figure",
+    "mapsswe",
     "markdown_table",
     "mcnemar",
     "mean_average_precision",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lobes.probes.ctc import CTCLoss, ctc_frames_needed, ctc_greedy, ctc_loss
 from lobes.probes.ctc_alignment import ctc_align, word_segments
+from lobes.probes.ctc_beam import CTCDecoder, TokenLM, ctc_beam
 from lobes.probes.downstream import Downstream, cache_features
 from lobes.probes.features import collate_features, extract_features
 from lobes.probes.fold import Decision, decision_records, probe_fold
@@ -18,11 +19,14 @@ from lobes.probes.parser import RecogniserHead, SpeechParser, WordParser, decode
 from lobes.probes.pooling import AttentivePool, MeanStdPool
 from lobes.probes.tokenizer import CharTokenizer
 from lobes.probes.trees import TreeLabels, greedy_heads, maximum_spanning_tree
+from lobes.probes.sentencepiece_tokenizer import SentencePieceTokenizer
+from lobes.probes.tokenizer import CharTokenizer, unseen_characters
 
 __all__ = [
     "AttentiveHead",
     "AttentivePool",
     "BiLSTMHead",
+    "CTCDecoder",
     "CTCLoss",
     "CharTokenizer",
     "Decision",
@@ -39,11 +43,14 @@ __all__ = [
     "RecogniserHead",
     "SpeechParser",
     "TreeLabels",
+    "SentencePieceTokenizer",
+    "TokenLM",
     "WeightedLayerSum",
     "WordParser",
     "cache_features",
     "collate_features",
     "ctc_align",
+    "ctc_beam",
     "ctc_frames_needed",
     "ctc_greedy",
     "ctc_loss",
@@ -56,4 +63,5 @@ __all__ = [
     "probe_fold",
     "recognised_words",
     "word_segments",
+    "unseen_characters",
 ]

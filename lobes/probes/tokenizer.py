@@ -1,12 +1,14 @@
-"""Characters as CTC tokens."""
+"""Characters as CTC tokens, and which characters a tokenizer has not seen."""
 
 from __future__ import annotations
 
 import json
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lobes.errors import DataError
 
@@ -126,3 +128,20 @@ class CharTokenizer:
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: not a saved CharTokenizer ({error!r}); save it again with save()") from error
         return cls(alphabet, bool(unknown))
+
+
+def unseen_characters(tokenizer: Any, texts: Iterable[str]) -> dict[str, int]:
+    """Count the characters of texts that are not in a tokenizer's `alphabet`, white space aside, commonest first.
+
+    Example
+    -------
+    >>> unseen_characters(CharTokenizer.from_texts(["un"]), ["un", "nœuds", "œuf"])
+    {'œ': 2, 'd': 1, 's': 1, 'f': 1}
+    """
+    known = set(tokenizer.alphabet)
+    found = Counter(character for text in texts for character in unicodedata.normalize("NFC", text))
+    return {
+        character: count
+        for character, count in found.most_common()
+        if character not in known and not character.isspace()
+    }

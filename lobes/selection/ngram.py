@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +74,39 @@ class NGramModel:
         return np.concatenate(
             [self._score(units.take(np.arange(start, stop))) for start, stop in _blocks(units)] or [np.zeros(0)]
         )
+
+    def next_log_probability(self, history: Sequence[int]) -> NDArray[np.float64]:
+        """Log probability of each unit, and last of the end, after the units of an utterance so far, (V + 1,), nats.
+
+        Arguments
+        ---------
+        history : sequence of int
+            From the utterance's beginning, or at least its last N - 1 units.
+
+        Raises
+        ------
+        ConfigError
+            A unit is none of those that there can be.
+
+        Example
+        -------
+        >>> model = NGramModel(Units.of([[0, 1, 0, 1]]), n_units=2, order=2)
+        >>> np.exp(model.next_log_probability([0])).round(3).tolist()
+        [0.125, 0.792, 0.083]
+        """
+        if any(not 0 <= unit < self.n_units for unit in history):
+            raise ConfigError(f"n-gram model: history {list(history)}; expected units from 0 to {self.n_units - 1}")
+        context = [self._base - 1] * (self.order - 1) + [int(unit) for unit in history]
+        probability = np.full(self.n_units + 1, 1.0 / (self.n_units + 1))
+        for n, level in enumerate(self._levels, start=1):
+            code = 0
+            for unit in context[len(context) - n + 1 :]:
+                code = code * self._base + unit
+            seen, different = (float(column[0]) for column in level.histories.find(np.array([code])))
+            if seen + different > 0:
+                count = level.ngrams.find(code * self._base + np.arange(self.n_units + 1))[0]
+                probability = (count + different * probability) / (seen + different)
+        return np.log(probability)
 
     def _score(self, units: Units) -> NDArray[np.float64]:
         predicted, rows = self._predicted(units)

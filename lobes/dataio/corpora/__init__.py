@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lobes.dataio.corpora.annotated_folder import prepare_annotated_folder
 from lobes.dataio.corpora.audio_folder import prepare_audio_folder
 from lobes.dataio.corpora.borneo_sulawesi import prepare_borneo_sulawesi
+from lobes.dataio.corpora.common_voice import prepare_common_voice
 from lobes.dataio.corpora.danum_clips import prepare_danum_clips
 from lobes.dataio.corpora.emodb import prepare_emodb
 from lobes.dataio.corpora.fsdd import prepare_fsdd
@@ -21,6 +22,7 @@ from lobes.dataio.corpora.librispeech import prepare_librispeech
 from lobes.dataio.corpora.macaque_coos import prepare_macaque_coos
 from lobes.dataio.corpora.mix import prepare_mix
 from lobes.dataio.corpora.orfeo import prepare_orfeo
+from lobes.dataio.corpora.mls import prepare_mls
 from lobes.dataio.corpora.siamang import prepare_siamang
 from lobes.dataio.corpora.speech_pool import prepare_speech_pool
 from lobes.dataio.corpora.yellow_cheeked_gibbon import prepare_yellow_cheeked_gibbon
@@ -32,6 +34,7 @@ __all__ = [
     "prepare_annotated_folder",
     "prepare_audio_folder",
     "prepare_borneo_sulawesi",
+    "prepare_common_voice",
     "prepare_danum_clips",
     "prepare_emodb",
     "prepare_fsdd",
@@ -47,6 +50,7 @@ __all__ = [
     "prepare_minifrench",
     "prepare_mix",
     "prepare_orfeo",
+    "prepare_mls",
     "prepare_parts",
     "prepare_siamang",
     "prepare_speech_pool",

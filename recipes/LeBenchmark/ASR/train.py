@@ -1,0 +1,119 @@
+"""LeBenchmark's speech recognition: CTC over characters or pieces of words, on any encoder, frozen, adapted or tuned.
+
+    python train.py hparams/tiny.yaml --encoder sm-tiny
+    python train.py hparams/tiny.yaml --encoder sm-tiny --untrained True --name untrained               # a control
+    python train.py hparams/tiny.yaml --encoder logmel-40-25hz --normalize_layers False --name log-mel  # another
+    python train.py hparams/mls.yaml --encoder hf:LeBenchmark/wav2vec2-FR-7K-large --decoder.beam 16
+
+The checkpoint with the lowest character error rate of the best path on the validation split is tested, with the decoder
+that is asked for. `result.json` holds the error rate with its interval, and every utterance's errors and hypothesis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from speechbrain import Stage
+from speechbrain.utils.logger import get_logger
+
+from lobes.dataio import audio_dataset, read_manifest, take_hours
+from lobes.evaluation import cer, char_errors, wer, word_errors, write_result
+from lobes.probes import ctc_greedy, ctc_loss, unseen_characters
+from lobes.training import Brain, costs, on_main, run, start_experiment
+from lobes.training.downstream import load_upstream, on_layers, with_layers
+
+logger = get_logger(__name__)
+RATES = {"cer": (cer, char_errors), "wer": (wer, word_errors)}
+
+
+class ASR(Brain):
+    """Trains the head, and what ``mode`` leaves free of the encoder, inside the module ``model``."""
+
+    def compute_forward(self, batch, stage):
+        """Logits (B, T, V) and the validity (B, T) of their frames."""
+        return self.modules.model(batch)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """CTC; out of training also the transcripts."""
+        logits, valid = predictions
+        loss, weight, _ = ctc_loss(logits, valid, *batch.tokens)
+        if stage != Stage.TRAIN:
+            paths = (self.decoder if stage == Stage.TEST else ctc_greedy)(logits, valid)
+            hypotheses = [self.tokenizer.decode(path) for path in paths]
+            self.transcripts += zip(batch.text, hypotheses, batch.id, batch.group, strict=True)
+        return self.weighted(loss, weight)
+
+    def on_stage_start(self, stage, epoch=None):
+        """Begin a new list of (reference, hypothesis, id, group)."""
+        self.transcripts = []
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Keep the checkpoint with the lowest character error rate on the valid split."""
+        self.transcripts = self.gather(self.transcripts)
+        if stage == Stage.VALID:
+            self.checkpointer.save_and_keep_only(meta={"cer": self.rate("cer"), "epoch": epoch}, min_keys=["cer"])
+
+    def records(self, name):
+        """Errors by utterance, of words or characters."""
+        return RATES[name][1](*zip(*self.transcripts, strict=True))
+
+    def rate(self, name):
+        """Of all transcripts of the stage."""
+        return RATES[name][0](self.records(name))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prepare the corpus, train on an encoder, test."""
+    hparams, run_opts = start_experiment(argv, __file__)
+    encoder = load_upstream(hparams)
+    manifests = on_main(hparams["prepare"])
+    splits = {split: read_manifest(path) for split, path in manifests.items()}
+    splits["train"] = take_hours(splits["train"], hparams["train_hours"], hparams["seed"])
+
+    texts = {split: [row["text"] for row in splits[split].rows] for split in ("train", "valid", "test")}
+    tokenizer = hparams["tokenizer"](texts["train"])
+    on_main(tokenizer.save, Path(hparams["output_folder"]) / "tokenizer.json")
+    decoder = hparams["decoder"](len(tokenizer), [tokenizer.encode(text) for text in texts["train"]])
+    unseen = {split: sum(unseen_characters(tokenizer, texts[split]).values()) for split in ("valid", "test")}
+    logger.info(f"{len(tokenizer)} tokens; characters that no training text has: {unseen}")
+
+    keys, labels = ("id", "sig", "group", "text", "tokens"), {"tokens": ("text", tokenizer.encode)}
+    datasets = [audio_dataset(splits[split], encoder.sample_rate, keys, labels=labels) for split in texts]
+    train, valid, test = with_layers(hparams, encoder, datasets, run_opts["device"])
+
+    model = on_layers(hparams, encoder, len(tokenizer))
+    hparams["checkpointer"].add_recoverable("model", model)
+    groups = model.parameter_groups(hparams["encoder_lr"])
+    brain = ASR({"model": model}, lambda _: hparams["opt_class"](groups), hparams, run_opts, hparams["checkpointer"])
+    brain.tokenizer, brain.decoder = tokenizer, decoder
+    brain.fit(hparams["epoch_counter"], train, valid, None, hparams["train_loader"], hparams["valid_loader"])
+    brain.evaluate(valid, min_key="cer", test_loader_kwargs=hparams["valid_loader"])
+    on_valid = {f"valid_{name}": brain.rate(name) for name in RATES}
+    brain.evaluate(test, min_key="cer", test_loader_kwargs=hparams["valid_loader"])
+    on_main(save, hparams, brain, manifests, on_valid, unseen["test"])
+
+
+def save(hparams, brain, manifests, on_valid, unseen) -> None:
+    """Write ``result.json``: words or characters in error, by utterance."""
+    name, other = (hparams["metric"], *(set(RATES) - {hparams["metric"]}))
+    hypotheses = {name: hypothesis for _, hypothesis, name, _ in brain.transcripts}
+    model = brain.unwrapped("model")
+    weights = " ".join(f"{weight:.3f}" for weight in model.probe.weights())
+    write_result(
+        hparams["output_folder"],
+        task=hparams["task"],
+        system=hparams["name"],
+        metric=RATES[name][0],
+        records=[{**record, "hypothesis": hypotheses[record["id"]]} for record in brain.records(name)],
+        other_metrics={other: brain.rate(other), **on_valid},
+        seed=hparams["seed"],
+        data=manifests,
+        data_name=hparams["data_name"],
+        notes=f"layer weights {weights}; {unseen} characters of the test texts are in no training text",
+        **costs(brain, model.encoder),
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,121 @@
+"""recipes/LeBenchmark/ASR on tones that stand for letters, in the layouts in which the corpora are downloaded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+from recipe_runner import QUIET, load, train, untrained_encoder
+from sounds import tones
+
+from lobes.dataio import read_manifest
+from lobes.errors import ConfigError
+from lobes.evaluation import char_errors, wer, word_errors
+from lobes.probes import CharTokenizer, SentencePieceTokenizer
+
+RECIPE = "LeBenchmark/ASR"
+LOGMEL = ("--encoder=logmel-40-25hz", "--normalize_layers=False", "--features=memory")
+LETTERS = "aéios"
+LINEAR = ("--head=!name:lobes.probes.FrameLinear {}", "--opt_class.lr=0.05", "--train_loader.num_workers=0")
+SHORT = ("--train_loader.batch_seconds=12", "--valid_loader.batch_seconds=60", "--valid_loader.num_workers=0")
+
+
+def say(noise, n_words):
+    """A text of words of two or three letters, and what it sounds like at 16 kHz: a tone a letter, a hiss a space."""
+    words = ["".join(noise.choice(list(LETTERS), noise.integers(2, 4))) for _ in range(n_words)]
+    sounds = []
+    for letter in " ".join(words):
+        hiss = 0.1 * noise.standard_normal(1920)
+        sounds += [hiss if letter == " " else tones(2 * LETTERS.index(letter), 0.12, noise, 16000), np.zeros(640)]
+    return " ".join(words), np.concatenate([*sounds, np.zeros(1600)]) + 0.001 * noise.standard_normal()
+
+
+@pytest.fixture(scope="module")
+def mls_folder(tmp_path_factory):
+    """mls_french/{train,dev,test}/audio/<speaker>/<book>/*.flac, transcripts.txt and the lists of handles."""
+    noise, folder = np.random.default_rng(0), tmp_path_factory.mktemp("mls") / "mls_french"
+    handles = {}
+    for split, speakers in {"train": (11, 12, 13), "dev": (21, 22), "test": (31, 32, 33)}.items():
+        lines = []
+        for speaker in speakers:
+            (folder / split / "audio" / str(speaker) / "7").mkdir(parents=True)
+            for number in range(12 if split == "train" else 5):
+                name, (text, sound) = f"{speaker}_7_{number:06d}", say(noise, 3)
+                soundfile.write(folder / split / "audio" / str(speaker) / "7" / f"{name}.flac", sound, 16000)
+                lines.append(f"{name}\t{text}")
+        handles[split] = [line.split("\t")[0] for line in lines]
+        (folder / split / "transcripts.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for place, names in {"9hr": handles["train"][:-6], "1hr/0": handles["train"][-6:]}.items():
+        (folder / "train" / "limited_supervision" / place).mkdir(parents=True)
+        (folder / "train" / "limited_supervision" / place / "handles.txt").write_text("\n".join(names) + "\n")
+    return folder
+
+
+@pytest.fixture
+def common_voice_folder(tmp_path):
+    """{train,dev,test}.tsv and clips/*.mp3; a test sentence is one word, in letters that no other has."""
+    noise, folder = np.random.default_rng(1), tmp_path / "fr"
+    (folder / "clips").mkdir(parents=True)
+    for split, count in {"train": 24, "dev": 6, "test": 8}.items():
+        rows = ["client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccent\tlocale\tsegment"]
+        for number in range(count):
+            text, sound = say(noise, 3)
+            text = "Żółć!" if split == "test" and number == 0 else f"{text.capitalize()}."
+            soundfile.write(folder / "clips" / f"{split}{number}.mp3", sound, 16000, format="MP3")
+            rows.append(f"{split}{number % 3}\t{split}{number}.mp3\t{text}\t2\t0\t\t\t\tfr\t")
+        (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_mls_is_spelt_as_it_sounds(mls_folder, tmp_path):
+    options = (f"--data_folder={mls_folder}", *LOGMEL, *LINEAR, *SHORT, "--steps=120", "--metric=cer")
+    result = train(RECIPE, tmp_path, *options, hparams="mls.yaml")
+    metric = result["metric"]
+    assert metric["name"] == "cer" and (metric["n_items"], metric["n_groups"]) == (15, 3)
+    assert metric["value"] < 0.35, f"{metric['value']}; nothing written would be 1"
+    texts = {row["id"]: row["text"] for row in read_manifest(tmp_path / "manifests" / "test.csv").rows}
+    ids = [record["id"] for record in result["records"]]
+    hypotheses = [record["hypothesis"] for record in result["records"]]
+    words = word_errors([texts[name] for name in ids], hypotheses)
+    assert wer(words) == pytest.approx(result["other_metrics"]["wer"])
+    assert {"valid_cer", "valid_wer"} <= result["other_metrics"].keys()
+    shifted = char_errors([texts[name] for name in ids[1:] + ids[:1]], hypotheses)
+    assert sum(r["errors"] for r in shifted) > 1.5 * sum(r["errors"] for r in result["records"]), "another's text"
+    assert len(CharTokenizer.load(tmp_path / "tokenizer.json")) == 2 + 1 + len(LETTERS)
+
+
+def test_the_decoder_is_asked_for_and_the_checkpoint_is_not_another(mls_folder, tmp_path):
+    """Of one trained head: the run is found complete, and only the decoder differs."""
+    options = (f"--data_folder={mls_folder}", *LOGMEL, *LINEAR, *SHORT, "--steps=40", "--prepare.hours=1")
+    best_path = train(RECIPE, tmp_path, *options, hparams="mls.yaml")
+    beam = train(RECIPE, tmp_path, *options, "--decoder.beam=8", "--decoder.lm_order=3", hparams="mls.yaml")
+    assert best_path["cost"]["audio_hours"] == beam["cost"]["audio_hours"], "not trained again"
+    assert len(read_manifest(tmp_path / "manifests" / "train.csv").rows) == 6
+    assert [r["hypothesis"] for r in best_path["records"]] != [r["hypothesis"] for r in beam["records"]]
+    with pytest.raises(ConfigError, match="needs a beam"):
+        load(RECIPE).main(["hparams/mls.yaml", f"--output_folder={tmp_path}", *QUIET, *options, "--decoder.lm_order=3"])
+
+
+def test_common_voice_in_pieces_keeps_what_it_cannot_spell(common_voice_folder, tmp_path):
+    options = (f"--data_folder={common_voice_folder}", *LOGMEL, *LINEAR, *SHORT, "--steps=120")
+    pieces = "--tokenizer=!name:lobes.probes.SentencePieceTokenizer.from_texts {size: 14}"
+    result = train(RECIPE, tmp_path, *options, pieces, "--decoder.beam=4", hparams="commonvoice.yaml")
+    assert result["metric"]["name"] == "wer" and result["metric"]["n_items"] == 8
+    records = {record["id"]: record for record in result["records"]}
+    assert records["test0"]["length"] == 1 and records["test0"]["errors"] >= 1
+    assert "4 characters of the test texts are in no training text" in result["notes"]
+    tokenizer = SentencePieceTokenizer.load(tmp_path / "tokenizer.json")
+    assert 1 in tokenizer.encode("żółć") and len(tokenizer) <= 14
+    # A piece is several tones, of which a frame hears one: harder than letters. Nothing written would be 1.
+    assert result["other_metrics"]["valid_cer"] < 0.75, result["other_metrics"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["finetune", "LoRA"])
+def test_every_mode_trains_what_it_says(mls_folder, tmp_path, mode):
+    folder = untrained_encoder(tmp_path / "encoder", dim=32, depth=1)
+    given = (f"--encoder={folder}", "--untrained=True", f"--mode={mode}", *LINEAR, *SHORT, "--steps=3")
+    result = train(RECIPE, tmp_path / "run", f"--data_folder={mls_folder}", *given, hparams="mls.yaml")
+    cost = result["cost"]
+    whole = cost["parameters_trained"] == cost["parameters_total"]
+    assert whole == (mode == "finetune") and cost["parameters_trained"] > 500
