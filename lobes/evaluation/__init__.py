@@ -51,6 +51,18 @@ from lobes.evaluation.statistics import (
 )
 from lobes.evaluation.tables import markdown_table, update_file, update_text
 from lobes.evaluation.thresholds import OperatingPoint, tune_rules
+from lobes.evaluation.understanding import (
+    concept_error_rate,
+    concept_value_error_rate,
+    intent_accuracy,
+    slot_f1,
+    slot_precision,
+    slot_recall,
+    tagged_records,
+    understanding_metric,
+    understanding_records,
+    with_intervals,
+)
 
 __all__ = [
     "Comparison",
@@ -75,6 +87,8 @@ __all__ = [
     "char_errors",
     "choose_items",
     "collar",
+    "concept_error_rate",
+    "concept_value_error_rate",
     "confusion",
     "confusion_figure",
     "edit_counts",
@@ -90,6 +104,7 @@ __all__ = [
     "find_events",
     "holm",
     "inline_svg",
+    "intent_accuracy",
     "intersection_f1",
     "intersection_f1_macro",
     "intersection_records",
@@ -118,12 +133,19 @@ __all__ = [
     "segment_f1_macro",
     "segment_records",
     "sign_flip_test",
+    "slot_f1",
+    "slot_precision",
+    "slot_recall",
+    "tagged_records",
     "trial_records",
     "tune_rules",
     "uar",
+    "understanding_metric",
+    "understanding_records",
     "update_file",
     "update_text",
     "wer",
+    "with_intervals",
     "word_errors",
     "write_report",
     "write_result",

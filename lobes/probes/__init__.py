@@ -9,7 +9,9 @@ from lobes.probes.fold import Decision, decision_records, probe_fold
 from lobes.probes.heads import AttentiveHead, BiLSTMHead, FrameLinear, LinearHead, Probe
 from lobes.probes.layer_sum import WeightedLayerSum
 from lobes.probes.logistic import LogisticProbe, PooledLayers
+from lobes.probes.peak import PeakHead
 from lobes.probes.pooling import AttentivePool, MeanStdPool
+from lobes.probes.tagged import SlotClasses, TagCTC, TaggedTokenizer
 from lobes.probes.tokenizer import CharTokenizer
 
 __all__ = [
@@ -24,8 +26,12 @@ __all__ = [
     "LinearHead",
     "LogisticProbe",
     "MeanStdPool",
+    "PeakHead",
     "PooledLayers",
     "Probe",
+    "SlotClasses",
+    "TagCTC",
+    "TaggedTokenizer",
     "WeightedLayerSum",
     "cache_features",
     "collate_features",
