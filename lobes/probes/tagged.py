@@ -39,7 +39,7 @@ class TaggedTokenizer:
     Raises
     ------
     DataError
-        The texts hold no character and no mark, or more marks than there is room for (6,399).
+        The texts hold more marks than there is room for (6,399).
 
     Example
     -------
@@ -59,7 +59,7 @@ class TaggedTokenizer:
             raise DataError(f"texts: {len(marks)} marks, expected at most {_UNKNOWN_MARK - _FIRST_MARK}")
         self._packed = {mark: chr(_FIRST_MARK + number) for number, mark in enumerate(marks)}
         self._mark = {character: mark for mark, character in self._packed.items()}
-        self.characters = CharTokenizer.from_texts([self._pack(text) for text in texts], unknown=True)
+        self.characters = CharTokenizer.from_texts([" ", *map(self._pack, texts)], unknown=True)
 
     def __len__(self) -> int:
         """Return the size V of the vocabulary, blank and `<unk>` included."""
