@@ -46,7 +46,8 @@ def read_tagged(text: str) -> Meaning:
     >>> read_tagged("#order an <drink iced mocha > with <milk <shots two")
     Meaning(intent='order', concepts=(('drink', 'iced mocha'), ('milk', ''), ('shots', 'two')))
     """
-    intent, concepts, inside = "", [], False
+    intent, inside = "", False
+    concepts: list[tuple[str, list[str]]] = []
     for word in text.split():
         if is_intent(word):
             intent = intent or word[1:]

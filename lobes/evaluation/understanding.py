@@ -70,7 +70,7 @@ def understanding_records(
             raise DataError(f"{name}: {len(values)} items, expected {len(references)} as in the references")
     records = []
     for number, (reference, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):
-        reference, hypothesis = [tuple(c) for c in reference], [tuple(c) for c in hypothesis]
+        reference, hypothesis = ([(concept, value) for concept, value in side] for side in (reference, hypothesis))
         record: dict[str, Any] = {"id": str(number if ids is None else ids[number])}
         if groups is not None:
             record["group"] = groups[number]
@@ -159,7 +159,7 @@ def with_intervals(records: Sequence[Mapping[str, Any]], leave_out: str = "") ->
     dict
         `<metric>`, `<metric>_low` and `<metric>_high`, for `other_metrics` of `write_result`.
     """
-    found = {}
+    found: dict[str, float] = {}
     for name, metric in UNDERSTANDING_METRICS.items():
         if name == leave_out or not set(metric.fields) <= records[0].keys() or not np.isfinite(metric(records)):
             continue

@@ -59,14 +59,14 @@ def test_ctc_writes_concepts_and_intents(tmp_path):
     noise, root = np.random.default_rng(0), tmp_path / "pxcorpus"
     lines, blocks = {"seq.in": [], "seq.label": [], "paths.txt": []}, []
     for folder in range(8):
-        for number in range(8):
+        for number in range(10):
             word, other = noise.choice(["a", "b", "c"]), noise.choice(["d", "e"])
             pitches = [{"a": 0, "b": 2, "c": 4, "d": 6, "e": 8}[w] for w in (word, other)]
             sound = np.concatenate([tones(pitch, 0.4, noise, 16000) for pitch in pitches])
             path = root / "recordings" / str(folder) / f"{folder}_{number}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, sound, 16000)
-            found = (f"{word} {other}", "take" if word == "a" else "leave", f"{folder}/{path.name}")
+            found = (f"{word} {other}", {"a": "take", "b": "leave", "c": "stop"}[word], f"{folder}/{path.name}")
             for name, line in zip(lines, found, strict=True):
                 lines[name].append(line)
             blocks.append(f"{word}\tB-drug\n{other}\tO\n")
@@ -74,7 +74,7 @@ def test_ctc_writes_concepts_and_intents(tmp_path):
         (root / name).write_text("".join(f"{line}\n" for line in found))
     (root / "PxSLU_conll.txt").write_text("\n".join(blocks))
     few = (
-        "--steps=250",
+        "--steps=400",
         "--train_loader.batch_seconds=12",
         "--head.hidden=48",
         "--head.layers=1",
@@ -83,4 +83,4 @@ def test_ctc_writes_concepts_and_intents(tmp_path):
     result = train(RECIPE, tmp_path / "run", f"--data_folder={root}", *LOGMEL, *few, hparams="pxcorpus.yaml")
     others = result["other_metrics"]
     assert result["metric"]["name"] == "slot_f1" and result["metric"]["value"] > 0.6
-    assert others["intent_accuracy"] > 0.7 and others["concept_error_rate"] < 0.5 and others["unseen_labels"] == 0
+    assert others["intent_accuracy"] > 0.6 and others["concept_error_rate"] < 0.5 and others["unseen_labels"] == 0
