@@ -32,6 +32,7 @@ def picovoice(tmp_path, tone, broken):
     for name in (*list(orders)[:4], "stranger.wav"):
         tone(root / "data" / "speech" / "clean" / name, 0.2)
     tone(root / "data" / "speech" / "kitchen_6db" / "0.wav", 0.2)
+    tone(root / "data" / "speech" / "clean" / "1.flac", 0.2)
     broken(root / "data" / "speech" / "clean", prefix="")
     (root / "data" / "speech" / "clean" / "empty.wav").rename(root / "data" / "speech" / "clean" / "3.wav")
     return root
@@ -47,6 +48,7 @@ def test_picovoice(picovoice, tmp_path):
     reasons = left_out(path)
     assert reasons["data/speech/*/4.wav"] == "is in label.json, but not among the audio"
     assert reasons["data/speech/clean/stranger.wav"] == "is not in label.json"
+    assert reasons["data/speech/clean/1.wav"] == "has the name of data/speech/clean/1.flac, which is taken"
     assert "empty" in reasons["data/speech/clean/3.wav"]
 
 
@@ -125,6 +127,17 @@ def test_pxcorpus(pxcorpus, tmp_path, tone):
     reasons = left_out(paths["train"])
     assert reasons["recordings/0/0_1.wav"] == "is in paths.txt, but not among the audio"
     assert reasons["recordings/0/0_9.wav"] == "is not in paths.txt"
+
+
+def test_pxcorpus_lines_without_a_recording_of_their_own(pxcorpus, tmp_path):
+    paths = pxcorpus / "paths.txt"
+    lines = paths.read_text().split("\n")
+    lines[1:3] = ["", "recordings/0/0_0.wav"]
+    paths.write_text("\n".join(lines))
+    reasons = left_out(prepare_pxcorpus(pxcorpus, tmp_path / "save")["train"])
+    assert reasons["paths.txt, line 2"] == "is empty"
+    assert reasons["paths.txt, line 3"] == "names a recording twice"
+    assert reasons["recordings/0/0_1.wav"] == "is not in paths.txt"
 
 
 def test_pxcorpus_files_that_do_not_belong_together(pxcorpus, tmp_path):

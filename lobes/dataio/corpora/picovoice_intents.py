@@ -62,23 +62,26 @@ def prepare_picovoice_intents(
     first: dict[str, str] = {}
     for name in sorted(labels):
         first.setdefault(labels[name]["tagged"], name)
-    clips, skipped = [], []
+    clips: dict[str, Clip] = {}
+    skipped = []
     for path in find_audio(root, AUDIO):
         place = PurePosixPath(path)
         label = labels.get(place.stem)
         condition = place.parent.relative_to(AUDIO).as_posix()
+        name = f"{condition}/{place.stem}"
         if label is None:
             skipped.append((path, "is not in label.json"))
+        elif name in clips:
+            skipped.append((path, f"has the name of {clips[name].path}, which is taken"))
         else:
-            group = first[label["tagged"]]
-            clips.append(Clip(path, f"{condition}/{place.stem}", group, {**label, "condition": condition}))
+            clips[name] = Clip(path, name, first[label["tagged"]], {**label, "condition": condition})
     if not clips:
         raise wrong_layout(CORPUS.name, root, f"audio that {LABELS} names, such as {AUDIO}/clean/{min(labels)}.wav")
-    missing = sorted(set(labels) - {PurePosixPath(clip.path).stem for clip in clips})
+    missing = sorted(set(labels) - {PurePosixPath(clip.path).stem for clip in clips.values()})
     skipped += [(f"{AUDIO}/*/{name}.wav", "is in label.json, but not among the audio") for name in missing]
     return prepare_clips(
         CORPUS,
-        clips,
+        list(clips.values()),
         root,
         save_folder,
         splits=["all"],

@@ -72,9 +72,9 @@ def prepare_pxcorpus(
             raise wrong_layout(CORPUS.name, root, name)
     if len(found) != 1:
         raise wrong_layout(CORPUS.name, root, f"PxSLU_conll.txt, or more than one such ({', '.join(found)})")
-    labels = _read_utterances(root, found[0])
+    labels, skipped = _read_utterances(root, found[0])
     audio = set(find_audio(root, AUDIO))
-    clips, skipped = [], []
+    clips = []
     for path, label in labels.items():
         if path not in audio:
             skipped.append((path, f"is in {PATHS}, but not among the audio"))
@@ -103,8 +103,8 @@ def prepare_pxcorpus(
     )
 
 
-def _read_utterances(root: Path, conll: str) -> dict[str, dict[str, str]]:
-    """Recording, relative to `root` -> labels."""
+def _read_utterances(root: Path, conll: str) -> tuple[dict[str, dict[str, str]], list[tuple[str, str]]]:
+    """Recording, relative to `root` -> labels; lines that have none, with the reason."""
     texts, intents, paths = (_lines(root / name) for name in (TEXTS, INTENTS, PATHS))
     if not len(texts) == len(intents) == len(paths):
         counts = f"{TEXTS} {len(texts)}, {INTENTS} {len(intents)}, {PATHS} {len(paths)}"
@@ -117,22 +117,24 @@ def _read_utterances(root: Path, conll: str) -> dict[str, dict[str, str]]:
             "many of each; fetch the corpus again"
         )
     block_of = dict(zip(spoken, blocks, strict=True))
-    labels, different = {}, 0
+    labels: dict[str, dict[str, str]] = {}
+    skipped, different = [], 0
     for number, (text, intent, path) in enumerate(zip(texts, intents, paths, strict=True)):
-        if not path:
+        path = f"{AUDIO}/" + path.replace("\\", "/").removeprefix("./").removeprefix(f"{AUDIO}/")
+        if path == f"{AUDIO}/" or path in labels:
+            skipped.append((f"{PATHS}, line {number + 1}", "names a recording twice" if path in labels else "is empty"))
             continue
         tagged = write_tagged(read_iob(block_of.get(number, ""), conll), "_".join(intent.split()))
         words = plain_text(tagged)
         different += words.replace(" ", "") != plain_text(write_tagged([text.lower()])).replace(" ", "")
-        path = path.replace("\\", "/").removeprefix("./").removeprefix(f"{AUDIO}/")
-        labels[f"{AUDIO}/{path}"] = {"tagged": tagged, "text": words, "intent": intent}
+        labels[path] = {"tagged": tagged, "text": words, "intent": intent}
     if different:
         logger.warning(
             "%s: %d transcripts differ in %s and %s; the latter is used", CORPUS.name, different, TEXTS, conll
         )
     if not labels:
         raise DataError(f"{root / PATHS} names no recording: fetch the corpus again")
-    return labels
+    return labels, skipped
 
 
 def read_iob(block: str, where: str = "block") -> list[str | tuple[str, str]]:

@@ -82,7 +82,9 @@ def train_fold(hparams, run_opts, metric, folder, fold) -> tuple:
     coding = hparams["coding"](texts["train"])
     unseen = sorted(coding.unseen(texts["test"]).elements())
     if unseen:
-        logger.warning(f"{len(unseen)} labels in test are absent from training, errors each: {', '.join(set(unseen))}")
+        logger.warning(
+            f"{len(unseen)} labels in test are absent from training, errors each: {', '.join(sorted(set(unseen)))}"
+        )
 
     keys, labels = ("id", "sig", "group", "tagged", "tokens"), {"tokens": ("tagged", coding.encode)}
     datasets = [
