@@ -81,7 +81,7 @@ def test_ctc_learns_to_write_a_meaning_and_pads_alone():
     lengths = torch.tensor([len(row) / longest for row in tokens])
     valid = torch.arange(2 * longest) < torch.tensor([[2 * longest], [2 * longest - 4]])
     logits = torch.zeros(2, 2 * longest, len(coding), requires_grad=True)
-    for _ in range(40):
+    for _ in range(100):
         loss, weight = coding.loss(logits, valid, padded, lengths)
         (slope,) = torch.autograd.grad(loss, logits)
         logits = (logits - 4 * slope).detach().requires_grad_()
