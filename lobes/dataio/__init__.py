@@ -21,6 +21,7 @@ from lobes.dataio.samplers import GlobalBatchSampler
 from lobes.dataio.scan import Clip, find_audio, scan_clips
 from lobes.dataio.splits import leave_one_group_out, split_by_group
 from lobes.dataio.subset import take_clips, take_hours
+from lobes.dataio.tagged import Meaning, plain_text, read_tagged, unseen_labels, write_tagged
 
 __all__ = [
     "AudioDataset",
@@ -31,6 +32,7 @@ __all__ = [
     "Clip",
     "GlobalBatchSampler",
     "Manifest",
+    "Meaning",
     "Recording",
     "Sound",
     "WindowBatch",
@@ -45,10 +47,12 @@ __all__ = [
     "leave_one_group_out",
     "make_folds",
     "merge_manifests",
+    "plain_text",
     "prefetch",
     "read_audio",
     "read_manifest",
     "read_part",
+    "read_tagged",
     "resample",
     "scan_clips",
     "sounds_of_annotations",
@@ -57,7 +61,9 @@ __all__ = [
     "split_by_group",
     "take_clips",
     "take_hours",
+    "unseen_labels",
     "validate_splits",
     "window_batches",
     "write_manifest",
+    "write_tagged",
 ]

@@ -53,6 +53,18 @@ from lobes.evaluation.statistics import (
 )
 from lobes.evaluation.tables import markdown_table, update_file, update_text
 from lobes.evaluation.thresholds import OperatingPoint, tune_rules
+from lobes.evaluation.understanding import (
+    concept_error_rate,
+    concept_value_error_rate,
+    intent_accuracy,
+    slot_f1,
+    slot_precision,
+    slot_recall,
+    tagged_records,
+    understanding_metric,
+    understanding_records,
+    with_intervals,
+)
 
 __all__ = [
     "Comparison",
@@ -81,6 +93,8 @@ __all__ = [
     "char_errors",
     "choose_items",
     "collar",
+    "concept_error_rate",
+    "concept_value_error_rate",
     "confusion",
     "confusion_figure",
     "edit_counts",
@@ -96,6 +110,7 @@ __all__ = [
     "find_events",
     "holm",
     "inline_svg",
+    "intent_accuracy",
     "intersection_f1",
     "intersection_f1_macro",
     "intersection_records",
@@ -128,14 +143,21 @@ __all__ = [
     "segment_f1_macro",
     "segment_records",
     "sign_flip_test",
+    "slot_f1",
+    "slot_precision",
+    "slot_recall",
+    "tagged_records",
     "trial_records",
     "tune_rules",
     "uar",
     "uas",
+    "understanding_metric",
+    "understanding_records",
     "update_file",
     "update_text",
     "upos",
     "wer",
+    "with_intervals",
     "word_errors",
     "write_report",
     "write_result",

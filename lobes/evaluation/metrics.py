@@ -201,3 +201,10 @@ PARSING_METRICS = frozenset({"upos", "uas", "las"})
 PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc"}) | EVENT_METRICS | PARSING_METRICS
 #: Those in which more is better, by name: what tables and plots know of a metric read back from a file.
 HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2"}) | EVENT_METRICS | PARSING_METRICS
+#: Of spoken language understanding, in which more is better; `lobes.evaluation.understanding` has them.
+SLOT_METRICS = frozenset({"slot_f1", "slot_precision", "slot_recall", "intent_accuracy"})
+CONCEPT_METRICS = frozenset({"concept_error_rate", "concept_value_error_rate"})
+#: Metrics that tables and plots show in percent.
+PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc"}) | EVENT_METRICS | SLOT_METRICS | CONCEPT_METRICS
+#: Those in which more is better, by name: what tables and plots know of a metric read back from a file.
+HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2"}) | EVENT_METRICS | SLOT_METRICS

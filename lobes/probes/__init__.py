@@ -16,7 +16,9 @@ from lobes.probes.neighbours import KNNProbe
 from lobes.probes.pooled import PooledLayers, PooledProbe
 from lobes.probes.logistic import LogisticProbe, PooledLayers
 from lobes.probes.parser import RecogniserHead, SpeechParser, WordParser, decode_trees, parse_loss, recognised_words
+from lobes.probes.peak import PeakHead
 from lobes.probes.pooling import AttentivePool, MeanStdPool
+from lobes.probes.tagged import SlotClasses, TagCTC, TaggedTokenizer
 from lobes.probes.tokenizer import CharTokenizer
 from lobes.probes.trees import TreeLabels, greedy_heads, maximum_spanning_tree
 from lobes.probes.sentencepiece_tokenizer import SentencePieceTokenizer
@@ -37,6 +39,7 @@ __all__ = [
     "LogisticProbe",
     "MLPProbe",
     "MeanStdPool",
+    "PeakHead",
     "PooledLayers",
     "PooledProbe",
     "Probe",
@@ -45,6 +48,9 @@ __all__ = [
     "TreeLabels",
     "SentencePieceTokenizer",
     "TokenLM",
+    "SlotClasses",
+    "TagCTC",
+    "TaggedTokenizer",
     "WeightedLayerSum",
     "WordParser",
     "cache_features",

@@ -20,9 +20,12 @@ from lobes.dataio.corpora.held_out import prepare_held_out, prepare_parts
 from lobes.dataio.corpora.infant_marmosets import prepare_infant_marmosets
 from lobes.dataio.corpora.librispeech import prepare_librispeech
 from lobes.dataio.corpora.macaque_coos import prepare_macaque_coos
+from lobes.dataio.corpora.media import prepare_media
 from lobes.dataio.corpora.mix import prepare_mix
 from lobes.dataio.corpora.orfeo import prepare_orfeo
 from lobes.dataio.corpora.mls import prepare_mls
+from lobes.dataio.corpora.picovoice_intents import prepare_picovoice_intents
+from lobes.dataio.corpora.pxcorpus import prepare_pxcorpus
 from lobes.dataio.corpora.siamang import prepare_siamang
 from lobes.dataio.corpora.speech_pool import prepare_speech_pool
 from lobes.dataio.corpora.yellow_cheeked_gibbon import prepare_yellow_cheeked_gibbon
@@ -47,11 +50,14 @@ __all__ = [
     "prepare_infant_marmosets",
     "prepare_librispeech",
     "prepare_macaque_coos",
+    "prepare_media",
     "prepare_minifrench",
     "prepare_mix",
     "prepare_orfeo",
     "prepare_mls",
     "prepare_parts",
+    "prepare_picovoice_intents",
+    "prepare_pxcorpus",
     "prepare_siamang",
     "prepare_speech_pool",
     "prepare_yellow_cheeked_gibbon",
