@@ -9,25 +9,32 @@ from lobes.probes.fold import Decision, decision_records, probe_fold
 from lobes.probes.heads import AttentiveHead, BiLSTMHead, FrameLinear, LinearHead, Probe
 from lobes.probes.layer_sum import WeightedLayerSum
 from lobes.probes.logistic import LogisticProbe, PooledLayers
+from lobes.probes.paced import PacedEncoder
 from lobes.probes.pooling import AttentivePool, MeanStdPool
+from lobes.probes.regression import BiLSTMRater, GRURater, LinearRater, ccc_loss, rated_steps
 from lobes.probes.tokenizer import CharTokenizer
 
 __all__ = [
     "AttentiveHead",
     "AttentivePool",
     "BiLSTMHead",
+    "BiLSTMRater",
     "CTCLoss",
     "CharTokenizer",
     "Decision",
     "Downstream",
     "FrameLinear",
+    "GRURater",
     "LinearHead",
+    "LinearRater",
     "LogisticProbe",
     "MeanStdPool",
+    "PacedEncoder",
     "PooledLayers",
     "Probe",
     "WeightedLayerSum",
     "cache_features",
+    "ccc_loss",
     "collate_features",
     "ctc_frames_needed",
     "ctc_greedy",
@@ -35,4 +42,5 @@ __all__ = [
     "decision_records",
     "extract_features",
     "probe_fold",
+    "rated_steps",
 ]

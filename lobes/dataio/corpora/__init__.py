@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lobes.dataio.corpora.allosat import prepare_allosat
 from lobes.dataio.corpora.annotated_folder import prepare_annotated_folder
+from lobes.dataio.corpora.att_hack import prepare_att_hack
 from lobes.dataio.corpora.audio_folder import prepare_audio_folder
 from lobes.dataio.corpora.borneo_sulawesi import prepare_borneo_sulawesi
+from lobes.dataio.corpora.cafe import prepare_cafe
 from lobes.dataio.corpora.danum_clips import prepare_danum_clips
 from lobes.dataio.corpora.emodb import prepare_emodb
 from lobes.dataio.corpora.fsdd import prepare_fsdd
@@ -20,6 +23,7 @@ from lobes.dataio.corpora.infant_marmosets import prepare_infant_marmosets
 from lobes.dataio.corpora.librispeech import prepare_librispeech
 from lobes.dataio.corpora.macaque_coos import prepare_macaque_coos
 from lobes.dataio.corpora.mix import prepare_mix
+from lobes.dataio.corpora.recola import prepare_recola
 from lobes.dataio.corpora.siamang import prepare_siamang
 from lobes.dataio.corpora.speech_pool import prepare_speech_pool
 from lobes.dataio.corpora.yellow_cheeked_gibbon import prepare_yellow_cheeked_gibbon
@@ -28,9 +32,12 @@ if TYPE_CHECKING:
     from lobes.dataio.corpora.minifrench import prepare_minifrench
 
 __all__ = [
+    "prepare_allosat",
     "prepare_annotated_folder",
+    "prepare_att_hack",
     "prepare_audio_folder",
     "prepare_borneo_sulawesi",
+    "prepare_cafe",
     "prepare_danum_clips",
     "prepare_emodb",
     "prepare_fsdd",
@@ -46,6 +53,7 @@ __all__ = [
     "prepare_minifrench",
     "prepare_mix",
     "prepare_parts",
+    "prepare_recola",
     "prepare_siamang",
     "prepare_speech_pool",
     "prepare_yellow_cheeked_gibbon",
