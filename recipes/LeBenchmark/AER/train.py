@@ -23,7 +23,16 @@ from torch.nn.functional import cross_entropy
 
 from lobes.dataio import audio_dataset, read_manifest, take_clips
 from lobes.dataio.ratings import rating_range, rating_reader
-from lobes.evaluation import AGREEMENT, accuracy, agreement_records, bootstrap_interval, ccc, uar, write_result
+from lobes.evaluation import (
+    AGREEMENT,
+    accuracy,
+    agreement_records,
+    bootstrap_interval,
+    ccc,
+    ccc_per_file,
+    uar,
+    write_result,
+)
 from lobes.probes import PacedEncoder, ccc_loss, decision_records, probe_fold, rated_steps
 from lobes.training import Brain, DecidingBrain, all_folds, costs, on_main, run, start_experiment, tune_fold
 from lobes.training.downstream import FROZEN, load_upstream, on_layers, with_layers
@@ -72,17 +81,14 @@ class Teller(DecidingBrain):
         return self.weighted(cross_entropy(logits, target, weight), float(weight[target].sum()))
 
 
-def rate(hparams, run_opts, manifests) -> None:
+def rate(hparams, run_opts, manifests) -> dict:
     """Train on one split, choose on another, test on the third."""
     encoder = PacedEncoder(load_upstream(hparams), hparams["period"], hparams["piece_seconds"])
     splits = {split: read_manifest(path) for split, path in manifests.items()}
-    keys, labels = (
-        ("id", "sig", "group", "rating"),
-        {"rating": ("ratings", rating_reader(hparams["target"], encoder.period))},
-    )
-    data = [
-        audio_dataset(splits[split], encoder.sample_rate, keys, labels=labels) for split in ("train", "valid", "test")
-    ]
+    keys = ("id", "sig", "group", "rating")
+    labels = {"rating": ("ratings", rating_reader(hparams["target"], encoder.period))}
+    order = ("train", "valid", "test")
+    data = [audio_dataset(splits[split], encoder.sample_rate, keys, labels=labels) for split in order]
     train, valid, test = with_layers(hparams, encoder, data, run_opts["device"])
     bounds = rating_range(splits["train"].rows, hparams["target"])
     model = on_layers(hparams, encoder, 1, partial(hparams["head"], bounds=bounds))
@@ -91,64 +97,48 @@ def rate(hparams, run_opts, manifests) -> None:
     brain = Rater({"model": model}, lambda _: hparams["opt_class"](groups), hparams, run_opts, hparams["checkpointer"])
     brain.fit(hparams["epoch_counter"], train, valid, None, hparams["train_loader"], hparams["valid_loader"])
     brain.evaluate(test, max_key="ccc", test_loader_kwargs=hparams["valid_loader"])
-    by_file = bootstrap_interval(brain.records, AGREEMENT["ccc_per_file"])
+    by_file = bootstrap_interval(brain.records, ccc_per_file)
     others = {f"ccc_per_file_{name}": getattr(by_file, name) for name in ("value", "low", "high")}
     notes = "layer weights " + " ".join(f"{weight:.3f}" for weight in model.probe.weights())
-    on_main(save, hparams, ccc, brain.records, others, manifests, notes, costs(brain, encoder))
+    return {"metric": ccc, "records": brain.records, "other_metrics": others, "notes": notes, **costs(brain, encoder)}
 
 
-def tell(hparams, run_opts, manifests) -> None:
+def tell(hparams, run_opts, manifests) -> dict:
     """Train and test once per speaker, or whatever the folds leave out."""
-    classes = sorted({row[hparams["label"]] for row in read_manifest(manifests["all"]).rows})
+    label, classes = hparams["label"], sorted({row[hparams["label"]] for row in read_manifest(manifests["all"]).rows})
+    keys, labels = ("id", "sig", "group", label, "class_number"), {"class_number": (label, classes.index)}
     folds = on_main(hparams["folds"], manifests["all"], Path(hparams["output_folder"]) / "folds")
     outcomes, known = [], {}  # features of a frozen encoder are computed once, for all folds
     for name, fold in folds.items():
         encoder = load_upstream(hparams)  # anew, since another fold may have tuned it to this one's speaker
         splits = {split: read_manifest(path) for split, path in fold.items()}
-        splits["train"] = take_clips(
-            splits["train"], hparams["train_clips"], hparams["label"], f"{hparams['seed']} {name}"
-        )
-        keys, labels = (
-            ("id", "sig", "group", hparams["label"], "class_number"),
-            {"class_number": (hparams["label"], classes.index)},
-        )
-        train, test = (
-            audio_dataset(splits[split], encoder.sample_rate, keys, labels=labels) for split in ("train", "test")
-        )
+        splits["train"] = take_clips(splits["train"], hparams["train_clips"], label, f"{hparams['seed']} {name}")
+        order = ("train", "test")
+        train, test = (audio_dataset(splits[split], encoder.sample_rate, keys, labels=labels) for split in order)
         if hparams["mode"] == FROZEN:
             probe, device = hparams["probe"](), run_opts["device"]
-            outcomes.append(probe_fold(encoder, probe, train, test, hparams["label"], device, known=known))
-            continue
-        given = {**hparams, "classes": classes, "class_weights": class_weights(train, hparams["label"], classes)}
-        folder = Path(hparams["output_folder"]) / "folds" / name
-        outcomes.append(tune_fold(Teller, given, run_opts, folder, encoder, len(classes), train, test))
+            outcomes.append(probe_fold(encoder, probe, train, test, label, device, known=known))
+        else:
+            tuned = {**hparams, "classes": classes, "class_weights": class_weights(train, label, classes)}
+            folder = Path(hparams["output_folder"]) / "folds" / name
+            outcomes.append(tune_fold(Teller, tuned, run_opts, folder, encoder, len(classes), train, test))
     decisions, cost = all_folds(outcomes)
     records = decision_records(decisions)
-    on_main(save, hparams, uar, records, {"accuracy": accuracy(records)}, manifests, "", cost)
+    return {"metric": uar, "records": records, "other_metrics": {"accuracy": accuracy(records)}, **cost}
 
 
-def save(hparams, metric, records, others, manifests, notes, cost) -> None:
+def save(hparams, manifests, found) -> None:
     """Write ``result.json``."""
-    write_result(
-        hparams["output_folder"],
-        task=hparams["task"],
-        system=hparams["name"],
-        metric=metric,
-        records=records,
-        other_metrics=others,
-        seed=hparams["seed"],
-        data=manifests,
-        data_name=hparams["data_name"],
-        notes=notes,
-        **cost,
-    )
+    given = {"task": hparams["task"], "system": hparams["name"], "seed": hparams["seed"]}
+    write_result(hparams["output_folder"], **given, data=manifests, data_name=hparams["data_name"], **found)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prepare the corpus, and do what its labels are for."""
     hparams, run_opts = start_experiment(argv, __file__)
     manifests = on_main(hparams["prepare"])
-    (rate if "target" in hparams else tell)(hparams, run_opts, manifests)
+    found = (rate if "target" in hparams else tell)(hparams, run_opts, manifests)
+    on_main(save, hparams, manifests, found)
 
 
 if __name__ == "__main__":
