@@ -40,12 +40,12 @@ class PacedEncoder(nn.Module):
         A number is not positive.
     """
 
-    def __init__(self, encoder: nn.Module, period: float | None = None, piece_seconds: float | None = None) -> None:
+    def __init__(self, encoder: Any, period: float | None = None, piece_seconds: float | None = None) -> None:
         super().__init__()
         for name, value in (("period", period), ("piece_seconds", piece_seconds)):
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} is {value}: expected a positive number of seconds, or null")
-        self.encoder: Any = encoder
+        self.encoder = encoder
         self.period = float(period) if period else 1.0 / float(self.encoder.frame_rate)
         self.piece_steps = max(1, round(piece_seconds / self.period)) if piece_seconds else None
         # Part of what features depend on, for those who keep them.

@@ -70,7 +70,7 @@ class _RecurrentRater(LinearRater):
 
     def __init__(
         self,
-        kind: type[nn.RNNBase],
+        kind: type[nn.GRU] | type[nn.LSTM],
         dim: int,
         n_outputs: int,
         hidden: int,
@@ -81,9 +81,7 @@ class _RecurrentRater(LinearRater):
         super().__init__(dim, n_outputs, bounds, dropout)
         self.output = nn.Linear(hidden * self.directions, n_outputs)
         between = dropout if layers > 1 else 0.0
-        self.network = kind(  # type: ignore[call-arg]
-            dim, hidden, layers, batch_first=True, dropout=between, bidirectional=self.directions == 2
-        )
+        self.network = kind(dim, hidden, layers, batch_first=True, dropout=between, bidirectional=self.directions == 2)
 
     def hidden(self, x: Tensor, valid: Tensor) -> Tensor:
         """States of the last layer, (B, S, units); those of the backward direction begin at each recording's end."""

@@ -36,7 +36,8 @@ def files(seed, n_files=12, offset=0.0):
     """Targets and predictions of files of different lengths and means."""
     noise = np.random.default_rng(seed)
     targets = [offset + noise.normal(noise.normal(), 0.3, noise.integers(2, 400)) for _ in range(n_files)]
-    return targets, [0.7 * target + 0.1 + 0.2 * noise.standard_normal(len(target)) for target in targets]
+    said = [offset + 0.7 * (target - offset) + 0.1 for target in targets]
+    return targets, [mean + 0.2 * noise.standard_normal(len(mean)) for mean in said]
 
 
 def records_of(targets, predictions):

