@@ -57,8 +57,8 @@ def test_what_is_not_told_is_not_known_and_few_clips_are_drawn(emodb, tmp_path):
 
 @pytest.mark.slow
 def test_a_tuned_encoder_is_another_in_each_fold(emodb, tmp_path):
-    quick = ("--mode=finetune", "--epochs=3", "--train_loader.batch_seconds=6", "--encoder=sm-tiny")
-    result = train(RECIPE, tmp_path / "run", f"--data_folder={emodb()}", *quick)
+    quick = ("--epochs=3", "--train_loader.batch_seconds=6", "--encoder=sm-tiny")
+    result = train(RECIPE, tmp_path / "run", f"--data_folder={emodb()}", *quick, "--mode=finetune")
     assert result["metric"]["value"] > 0.6 and result["metric"]["n_groups"] == 4
     assert result["cost"]["parameters_trained"] == result["cost"]["parameters_total"] > 1e6
     assert sorted(path.name for path in (tmp_path / "run" / "folds").glob("*/save")) == ["save"] * 4
@@ -121,7 +121,7 @@ def test_what_is_not_heard_is_not_followed(allosat, tmp_path):
     "options",
     [
         ("--head=!name:lobes.probes.LinearRater {}", "--loss_over=file", "--select=ccc_per_file"),
-        ("--head=!name:lobes.probes.BiLSTMRater {hidden: 16, layers: 5}", "--features=null", "--opt_class.lr=0.01"),
+        ("--head=!name:lobes.probes.BiLSTMRater {hidden: 16, layers: 5}", "--features=null"),
         ("--period=null", "--piece_seconds=null"),
     ],
 )
