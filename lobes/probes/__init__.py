@@ -8,8 +8,11 @@ from lobes.probes.features import collate_features, extract_features
 from lobes.probes.fold import Decision, decision_records, probe_fold
 from lobes.probes.heads import AttentiveHead, BiLSTMHead, FrameLinear, LinearHead, Probe
 from lobes.probes.layer_sum import WeightedLayerSum
-from lobes.probes.logistic import LogisticProbe, PooledLayers
+from lobes.probes.logistic import LogisticProbe
+from lobes.probes.mlp import MLPProbe
+from lobes.probes.neighbours import KNNProbe
 from lobes.probes.paced import PacedEncoder
+from lobes.probes.pooled import PooledLayers, PooledProbe
 from lobes.probes.pooling import AttentivePool, MeanStdPool
 from lobes.probes.regression import BiLSTMRater, GRURater, LinearRater, ccc_loss, rated_steps
 from lobes.probes.tokenizer import CharTokenizer
@@ -25,12 +28,15 @@ __all__ = [
     "Downstream",
     "FrameLinear",
     "GRURater",
+    "KNNProbe",
     "LinearHead",
     "LinearRater",
     "LogisticProbe",
+    "MLPProbe",
     "MeanStdPool",
     "PacedEncoder",
     "PooledLayers",
+    "PooledProbe",
     "Probe",
     "WeightedLayerSum",
     "cache_features",

@@ -1,4 +1,4 @@
-"""One fold of a cross-validation: a logistic regression on a frozen encoder, tested on the group that was left out."""
+"""One fold of a cross-validation: a probe on a frozen encoder, tested on the group that was left out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from lobes.dataio import AudioDataset
 from lobes.evaluation import label_records
 from lobes.probes.downstream import cache_features
-from lobes.probes.logistic import LogisticProbe, PooledLayers
+from lobes.probes.mlp import MLPProbe
+from lobes.probes.pooled import PooledLayers, PooledProbe
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def decision_records(decisions: Sequence[Decision], positive: str | None = None)
 
 def probe_fold(
     encoder: Any,
-    probe: LogisticProbe,
+    probe: PooledProbe | MLPProbe,
     train: AudioDataset,
     test: AudioDataset,
     label: str,
@@ -71,8 +72,8 @@ def probe_fold(
     ----------
     encoder : nn.Module
         Keeps the Encoder contract.
-    probe : LogisticProbe
-        Fitted here, on `train` alone; layer and penalty are chosen by leaving out its groups.
+    probe : LogisticProbe, KNNProbe or MLPProbe
+        Fitted here, on `train` alone; layer and options are chosen by leaving out its groups.
     train, test : AudioDataset
         From `lobes.dataio.audio_dataset`, with keys ``id``, ``sig``, ``group`` and `label`; changed in place.
     label : str

@@ -1,0 +1,60 @@
+"""Nearest neighbours and HEAR's perceptron in the place of logistic regression."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lobes.errors import ConfigError, DataError
+from lobes.probes import KNNProbe, MLPProbe
+
+RANDOM = np.random.default_rng(0)
+
+
+def clouds(n: int = 120, layers: int = 3, telling: int = 1):
+    """Features of which one layer tells three labels apart, of six groups."""
+    labels, groups = RANDOM.integers(0, 3, n), RANDOM.integers(0, 6, n)
+    features = RANDOM.standard_normal((n, layers, 8))
+    features[:, telling, :3] += 4 * np.eye(3)[labels]
+    return features, [f"label{i}" for i in labels], [f"group{i}" for i in groups]
+
+
+@pytest.mark.parametrize(
+    "probe", [KNNProbe(), MLPProbe(n_points=2, max_epochs=30)], ids=lambda probe: type(probe).__name__
+)
+def test_they_find_the_layer_and_tell_what_is_there(probe):
+    features, labels, groups = clouds()
+    probe.fit(features, labels, groups)
+    x, y, _ = clouds()
+    assert probe.layer == 1 and probe.classes == ["label0", "label1", "label2"]
+    assert np.mean([a == b for a, b in zip(probe.predict(x), y, strict=True)]) > 0.9
+    chances = probe.probabilities(x)
+    assert chances.shape == (120, 3) and np.allclose(chances.sum(1), 1, atol=1e-5)
+    assert probe.n_parameters == 0 or probe.n_parameters > 8 * 1024
+
+
+def test_neighbours_equal_a_slow_loop():
+    features, labels, groups = clouds(40, layers=1, telling=0)
+    probe = KNNProbe(neighbours=[3]).fit(features, labels, groups)
+    x, mean, deviation = features[:, 0], features[:, 0].mean(0), features[:, 0].std(0)
+    known, wanted = (x - mean) / deviation, (clouds(20, 1, 0)[0][:, 0] - mean) / deviation
+    for row, said in zip(wanted, probe.predict(wanted[:, None] * deviation + mean), strict=True):
+        cosines = [row @ other / np.linalg.norm(row) / np.linalg.norm(other) for other in known]
+        nearest = [labels[i] for i in np.argsort(cosines)[::-1][:3]]
+        assert nearest.count(said) == max(map(nearest.count, nearest))
+
+
+def test_the_perceptron_repeats_itself_and_its_seed_matters():
+    features, labels, groups = clouds()
+    runs = [MLPProbe(2, 9, seed=seed).fit(features, labels, groups).probabilities(features) for seed in (1, 1, 2)]
+    assert np.array_equal(runs[0], runs[1]) and not np.allclose(runs[0], runs[2])
+
+
+def test_what_does_not_fit_is_named():
+    with pytest.raises(ConfigError, match="n_points is 17; expected 1 to 16"):
+        MLPProbe(n_points=17)
+    features, labels, groups = clouds()
+    with pytest.raises(DataError, match="none of 3 groups can be held out"):
+        MLPProbe(1, 3).fit(features, labels, labels)
+    with pytest.raises(DataError, match="groups: 1 distinct"):
+        KNNProbe().fit(features, labels, ["one"] * len(labels))
