@@ -6,6 +6,7 @@ Nothing here knows a model: everything starts from per-item records (see `lobes.
 from __future__ import annotations
 
 from lobes.evaluation.activity import Heard, NamePattern, calls_per_hour
+from lobes.evaluation.agreement import AGREEMENT, agreement_records, ccc, ccc_per_file
 from lobes.evaluation.event_matching import collar, confusion, events_by_file, overlap
 from lobes.evaluation.event_metrics import (
     average_precision,
@@ -67,6 +68,7 @@ from lobes.evaluation.understanding import (
 )
 
 __all__ = [
+    "AGREEMENT",
     "Comparison",
     "EventFinder",
     "EventRule",
@@ -84,11 +86,14 @@ __all__ = [
     "align_edits",
     "align_order",
     "align_spans",
+    "agreement_records",
     "append_row",
     "auc",
     "average_precision",
     "bootstrap_interval",
     "calls_per_hour",
+    "ccc",
+    "ccc_per_file",
     "cer",
     "char_errors",
     "choose_items",

@@ -208,3 +208,4 @@ CONCEPT_METRICS = frozenset({"concept_error_rate", "concept_value_error_rate"})
 PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc"}) | EVENT_METRICS | SLOT_METRICS | CONCEPT_METRICS
 #: Those in which more is better, by name: what tables and plots know of a metric read back from a file.
 HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2"}) | EVENT_METRICS | SLOT_METRICS
+HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2", "ccc", "ccc_per_file"}) | EVENT_METRICS

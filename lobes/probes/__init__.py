@@ -13,12 +13,14 @@ from lobes.probes.layer_sum import WeightedLayerSum
 from lobes.probes.logistic import LogisticProbe
 from lobes.probes.mlp import MLPProbe
 from lobes.probes.neighbours import KNNProbe
+from lobes.probes.paced import PacedEncoder
 from lobes.probes.pooled import PooledLayers, PooledProbe
 from lobes.probes.logistic import LogisticProbe, PooledLayers
 from lobes.probes.parser import RecogniserHead, SpeechParser, WordParser, decode_trees, parse_loss, recognised_words
 from lobes.probes.peak import PeakHead
 from lobes.probes.pooling import AttentivePool, MeanStdPool
 from lobes.probes.tagged import SlotClasses, TagCTC, TaggedTokenizer
+from lobes.probes.regression import BiLSTMRater, GRURater, LinearRater, ccc_loss, rated_steps
 from lobes.probes.tokenizer import CharTokenizer
 from lobes.probes.trees import TreeLabels, greedy_heads, maximum_spanning_tree
 from lobes.probes.sentencepiece_tokenizer import SentencePieceTokenizer
@@ -29,17 +31,21 @@ __all__ = [
     "AttentivePool",
     "BiLSTMHead",
     "CTCDecoder",
+    "BiLSTMRater",
     "CTCLoss",
     "CharTokenizer",
     "Decision",
     "Downstream",
     "FrameLinear",
+    "GRURater",
     "KNNProbe",
     "LinearHead",
+    "LinearRater",
     "LogisticProbe",
     "MLPProbe",
     "MeanStdPool",
     "PeakHead",
+    "PacedEncoder",
     "PooledLayers",
     "PooledProbe",
     "Probe",
@@ -54,6 +60,7 @@ __all__ = [
     "WeightedLayerSum",
     "WordParser",
     "cache_features",
+    "ccc_loss",
     "collate_features",
     "ctc_align",
     "ctc_beam",
@@ -70,4 +77,5 @@ __all__ = [
     "recognised_words",
     "word_segments",
     "unseen_characters",
+    "rated_steps",
 ]

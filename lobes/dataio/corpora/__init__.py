@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lobes.dataio.corpora.allosat import prepare_allosat
 from lobes.dataio.corpora.annotated_folder import prepare_annotated_folder
+from lobes.dataio.corpora.att_hack import prepare_att_hack
 from lobes.dataio.corpora.audio_folder import prepare_audio_folder
 from lobes.dataio.corpora.borneo_sulawesi import prepare_borneo_sulawesi
 from lobes.dataio.corpora.common_voice import prepare_common_voice
+from lobes.dataio.corpora.cafe import prepare_cafe
 from lobes.dataio.corpora.danum_clips import prepare_danum_clips
 from lobes.dataio.corpora.emodb import prepare_emodb
 from lobes.dataio.corpora.fsdd import prepare_fsdd
@@ -26,6 +29,7 @@ from lobes.dataio.corpora.orfeo import prepare_orfeo
 from lobes.dataio.corpora.mls import prepare_mls
 from lobes.dataio.corpora.picovoice_intents import prepare_picovoice_intents
 from lobes.dataio.corpora.pxcorpus import prepare_pxcorpus
+from lobes.dataio.corpora.recola import prepare_recola
 from lobes.dataio.corpora.siamang import prepare_siamang
 from lobes.dataio.corpora.speech_pool import prepare_speech_pool
 from lobes.dataio.corpora.yellow_cheeked_gibbon import prepare_yellow_cheeked_gibbon
@@ -34,10 +38,13 @@ if TYPE_CHECKING:
     from lobes.dataio.corpora.minifrench import prepare_minifrench
 
 __all__ = [
+    "prepare_allosat",
     "prepare_annotated_folder",
+    "prepare_att_hack",
     "prepare_audio_folder",
     "prepare_borneo_sulawesi",
     "prepare_common_voice",
+    "prepare_cafe",
     "prepare_danum_clips",
     "prepare_emodb",
     "prepare_fsdd",
@@ -58,6 +65,7 @@ __all__ = [
     "prepare_parts",
     "prepare_picovoice_intents",
     "prepare_pxcorpus",
+    "prepare_recola",
     "prepare_siamang",
     "prepare_speech_pool",
     "prepare_yellow_cheeked_gibbon",
