@@ -17,10 +17,12 @@ from lobes.dataio.datasets import AudioDataset, audio_dataset, collate, merge_ma
 from lobes.dataio.folders import data_root
 from lobes.dataio.folds import make_folds
 from lobes.dataio.manifest import Manifest, data_checksum, read_manifest, validate_splits, write_manifest
+from lobes.dataio.pieces import cut_clips
 from lobes.dataio.samplers import GlobalBatchSampler
 from lobes.dataio.scan import Clip, find_audio, scan_clips
 from lobes.dataio.splits import leave_one_group_out, split_by_group
 from lobes.dataio.subset import take_clips, take_hours
+from lobes.dataio.trials import Trial, make_trials, read_trials, write_trials
 
 __all__ = [
     "AudioDataset",
@@ -33,22 +35,26 @@ __all__ = [
     "Manifest",
     "Recording",
     "Sound",
+    "Trial",
     "WindowBatch",
     "audio_dataset",
     "audio_info",
     "band_report",
     "check_audio",
     "collate",
+    "cut_clips",
     "data_checksum",
     "data_root",
     "find_audio",
     "leave_one_group_out",
     "make_folds",
+    "make_trials",
     "merge_manifests",
     "prefetch",
     "read_audio",
     "read_manifest",
     "read_part",
+    "read_trials",
     "resample",
     "scan_clips",
     "sounds_of_annotations",
@@ -60,4 +66,5 @@ __all__ = [
     "validate_splits",
     "window_batches",
     "write_manifest",
+    "write_trials",
 ]
