@@ -1,4 +1,4 @@
-"""What an encoder tells of speakers without any training: cosines of its layers' means over time."""
+"""What an encoder tells of speakers without any training: cosines of its layers' statistics over time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from lobes.probes.logistic import PooledLayers
 def pooled_layers(
     encoder: Any, datasets: Mapping[str, AudioDataset], train: str = "train", device: str | torch.device = "cpu"
 ) -> dict[str, dict[str, Tensor]]:
-    """Means over time of all layers, standardised over the training split, by split and utterance id: (L, D) each.
+    """Mean and deviation over time of all layers, standardised over the training split: (L, 2·D) by split and id.
 
     The layers of an encoder hold a large constant part, which is all that a cosine of plain means sees; so each
-    dimension has the mean and the deviation over the training utterances taken off. No label is used.
+    dimension is less its mean and over its deviation among the training utterances. No label is used. The deviation
+    over time is there because features that are centred over time, as log-mel features are, have no mean.
 
     Parameters
     ----------
@@ -37,11 +38,13 @@ def pooled_layers(
     """
     pooled: dict[str, dict[str, Tensor]] = {}
     for split, dataset in datasets.items():
-        known: dict[str, Tensor] = {}  # utterance id -> (1, L, 2·D), means before deviations
+        known: dict[str, Tensor] = {}  # utterance id -> (1, L, 2·D)
         cache_features(dataset, PooledLayers(encoder), device, known=known)
-        pooled[split] = {name: found[0, :, : found.shape[-1] // 2] for name, found in known.items()}
+        pooled[split] = {name: found[0] for name, found in known.items()}
     heard = torch.stack(list(pooled[train].values()))
-    mean, deviation = heard.mean(0), heard.std(0, correction=0).clamp(min=1e-6)
+    mean, deviation = heard.mean(0), heard.std(0, correction=0)
+    # What hardly varies, such as the mean of what is centred, is rounding errors, and stays small.
+    deviation = deviation.maximum(1e-3 * deviation.amax(-1, keepdim=True)).clamp(min=1e-12)
     return {
         split: {name: (vector - mean) / deviation for name, vector in found.items()} for split, found in pooled.items()
     }
@@ -50,7 +53,7 @@ def pooled_layers(
 def training_free(
     encoder: Any, datasets: Mapping[str, AudioDataset], trials: Sequence[Trial], device: str | torch.device = "cpu"
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any], str]:
-    """Means over time of the one layer whose cosines are best on development trials.
+    """Statistics over time of the one layer whose cosines are best on development trials.
 
     Parameters
     ----------
@@ -64,7 +67,7 @@ def training_free(
     Returns
     -------
     tuple
-        Embeddings (D,) by split and utterance id; what they cost, as `lobes.evaluation.write_result` takes it; which
+        Embeddings (2·D,) by split and utterance id; what they cost, as `lobes.evaluation.write_result` takes it; which
         layer it was, and the error of each.
     """
     started = time.perf_counter()

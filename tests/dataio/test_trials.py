@@ -97,7 +97,7 @@ def test_wrong_options_are_named(split, tmp_path):
         ({"n_nontarget": 10}, DataError, "n_nontarget is 10, but this split has 9 nontarget pairs"),
         ({"n_target": 0}, ConfigError, "n_target is 0"),
         ({"session": "day"}, ConfigError, "session is 'day': this manifest has no such column"),
-        ({"session": "x(.)"}, ConfigError, "not found in the id a-0-00"),
+        ({"session": "x(.)"}, ConfigError, r"not found in the id [ab]-\d-\d+"),
         ({"session": "("}, ConfigError, "not a regular expression"),
         ({"match": "sex"}, ConfigError, "match is 'sex'.*expected one of group, chapter, gender"),
         ({"apart_from": [split({"b": 1, "c": 1})]}, DataError, "group b .1 in all. of the trials are in another split"),
@@ -157,7 +157,10 @@ def test_ids_with_spaces_need_a_table(tmp_path):
 def test_clips_are_cut(split):
     manifest = split({"a": 2})
     cut = cut_clips(manifest, 0.75)
-    assert [(r["id"], r["start"], r["stop"]) for r in cut.rows[:2]] == [("a-0-00_0", 0.0, 0.75), ("a-0-00_1", 0.75, 1.5)]
+    assert [(r["id"], r["start"], r["stop"]) for r in cut.rows[:2]] == [
+        ("a-0-00_0", 0.0, 0.75),
+        ("a-0-00_1", 0.75, 1.5),
+    ]
     assert len(cut) == 4 and cut.checksum != manifest.checksum and {row["group"] for row in cut.rows} == {"a"}
     assert cut_clips(manifest, 1.0).rows[1]["stop"] == 2.0, "a whole number of pieces loses nothing"
     assert cut_clips(manifest, 3.0).rows == manifest.rows == cut_clips(manifest, None).rows

@@ -3,7 +3,7 @@
     python train.py hparams/tiny.yaml --encoder sm-tiny
     python train.py hparams/tiny.yaml --encoder sm-tiny --untrained True  # a control
     python train.py hparams/tiny.yaml --encoder logmel-40-25hz            # another
-    python train.py hparams/cosine.yaml --encoder sm-tiny                 # without training: means of a layer
+    python train.py hparams/cosine.yaml --encoder sm-tiny                 # without training, on one layer
 
 The head, and the encoder as far as ``mode`` lets it, is trained to tell the training speakers. Checkpoint, layer and
 calibration are chosen on trials of the valid split; the test trials are scored once, at the end. No speaker is in two
