@@ -1,4 +1,4 @@
-"""Trial lists: balanced, of speakers apart, the same each time; and every way in which one that is read can be wrong."""
+"""Trial lists: balanced, of speakers apart, the same each time; and all that can be wrong with one that is read."""
 
 from __future__ import annotations
 

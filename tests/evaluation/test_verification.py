@@ -176,8 +176,8 @@ def made_trials(n_speakers=6, seed=0, spread=1.0):
     means = np.random.default_rng(99).normal(size=(n_speakers, 4))
     embeddings = {f"s{k}-{i}": means[k] + spread * rng.normal(size=4) for k in range(n_speakers) for i in range(3)}
     names = list(embeddings)
-    trials = [(a[:2] == b[:2], a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    return verification_records(trials, cosine_scores(embeddings, trials), {name: name[:2] for name in names})
+    trials = [(a.split("-")[0] == b.split("-")[0], a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    return verification_records(trials, cosine_scores(embeddings, trials), {name: name.split("-")[0] for name in names})
 
 
 def test_a_resample_weighs_trials_by_their_speakers():
