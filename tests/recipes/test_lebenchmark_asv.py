@@ -23,8 +23,8 @@ def utterance(noise: np.random.Generator, voice: np.ndarray, seconds: float) -> 
     parts = []
     time = np.arange(8000) / 16000
     for _ in range(round(2 * seconds)):
-        pitches = [*voice, 3000 * 2 ** noise.random()]
-        sound = sum(np.sin(2 * np.pi * pitch * time + noise.random()) for pitch in pitches)
+        melody = 0.2 * np.sin(2 * np.pi * 4000 * 1.5 ** noise.random() * time)
+        sound = melody + sum(np.sin(2 * np.pi * pitch * time + noise.random()) for pitch in voice)
         parts.append(0.05 * np.exp(-8 * time) * sound + 0.003 * noise.standard_normal(len(time)))
     return np.concatenate(parts)
 
@@ -35,10 +35,10 @@ def clips(tmp_path: Path) -> Callable[..., Path]:
 
     def write(voices: bool = True) -> Path:
         noise, folder = np.random.default_rng(0), tmp_path / "clips"
-        for number in range(22):
+        for number in range(30):
             voice = 200 * 8 ** noise.random(2) if voices else np.array([300.0, 900.0])
             name = f"{100 + number}-7"
-            if number < 16:
+            if number < 24:
                 files = {folder / "librispeech_train-clean-100" / f"{name}-0000.flac": 5}
             else:
                 parent = folder / "librispeech_test-other" / str(100 + number)
@@ -108,16 +108,16 @@ def test_every_head_with_an_encoder_that_trains(clips, tmp_path):
 def test_a_list_can_be_given(clips, tmp_path):
     folder = clips()
     path = tmp_path / "list.txt"
-    path.write_text(
-        "1 116-7-0000 116-7-0001\n1 117-7-0000 117-7-0001\n0 116-7-0000 118-7-0001\n0 117-7-0000 118-7-0001\n"
-    )
+    speakers = range(124, 128)
+    lines = [f"1 {a}-7-0000 {a}-7-0001\n" for a in speakers]
+    lines += [f"0 {a}-7-0000 {b}-7-0001\n" for a in speakers for b in speakers if a != b]
+    path.write_text("".join(lines) + "0 124-7-0000 124-8-0000\n")
     given = (f"--data_folder={folder}", *QUICK, f"--test_trials={path}", f"--output_folder={tmp_path / 'run'}")
-    path.write_text(path.read_text() + "0 116-7-0000 116-8-0000\n")
     code, error = leave(RECIPE, "hparams/cosine.yaml", *given)
-    assert code == 2 and "line 5: '116-8-0000' is no utterance of the manifest" in error.splitlines()[-1]
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))
+    assert code == 2 and "line 17: '124-8-0000' is no utterance of the manifest" in error.splitlines()[-1]
+    path.write_text("".join(lines))
     result = train(RECIPE, tmp_path / "run", *given[:-1], hparams="cosine.yaml")
-    assert [record["target"] for record in result["records"]] == [1, 1, 0, 0]
+    assert [record["target"] for record in result["records"]] == [1] * 4 + [0] * 12
 
 
 @pytest.mark.data
