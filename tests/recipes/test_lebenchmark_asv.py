@@ -15,7 +15,13 @@ from lobes.dataio import read_manifest, read_trials
 RECIPE = "LeBenchmark/ASV"
 LOGMEL = "--encoder=logmel-40-25hz"
 QUICK = (LOGMEL, "--cut_seconds.train=1.0", "--cut_seconds.valid=1.0", "--prepare.valid_share=0.4")
-SMALL = ("--head.channels=16", "--embedding_dim=16", "--steps=40", "--opt_class.lr=0.005")
+SMALL = (
+    "--head.channels=16",
+    "--embedding_dim=16",
+    "--steps=40",
+    "--opt_class.lr=0.005",
+    "--train_loader.batch_seconds=25",
+)
 
 
 def utterance(noise: np.random.Generator, voice: np.ndarray, seconds: float) -> np.ndarray:
