@@ -93,7 +93,8 @@ def bootstrap_interval(
     metric : Metric
         Such as `wer`; ratios are resampled as ratios of sums.
     group : str or None
-        Field that holds the item's speaker (recording, individual); None treats items as independent.
+        Field that holds the item's speaker (recording, individual), or the two of a trial (see
+        `lobes.evaluation.resampling`); None treats items as independent.
     n : int
         Number of bootstrap resamples.
     level : float
@@ -219,6 +220,8 @@ def sign_flip_test(
     0.03125
     """
     table_a, table_b, index, _ = paired_tables(a, b, metric, group)
+    if index.ndim > 1:
+        raise ConfigError(f"group: {group!r} is a pair in each record, which cannot be swapped; use paired_bootstrap")
     both = {name: np.concatenate([column, table_b[name]]) for name, column in table_a.items()}
     n_groups = int(index.max()) + 1
     exact = 2**n_groups <= n if n_groups < 60 else False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lobes.probes.cosine import pooled_layers, training_free
 from lobes.probes.ctc import CTCLoss, ctc_frames_needed, ctc_greedy, ctc_loss
 from lobes.probes.ctc_alignment import ctc_align, word_segments
 from lobes.probes.ctc_beam import CTCDecoder, TokenLM, ctc_beam
@@ -21,12 +22,17 @@ from lobes.probes.peak import PeakHead
 from lobes.probes.pooling import AttentivePool, MeanStdPool
 from lobes.probes.tagged import SlotClasses, TagCTC, TaggedTokenizer
 from lobes.probes.regression import BiLSTMRater, GRURater, LinearRater, ccc_loss, rated_steps
+from lobes.probes.margins import AAMSoftmax, AMSoftmax
+from lobes.probes.pooling import AttentivePool, MeanStdPool
+from lobes.probes.speakers import ECAPA, XVector
 from lobes.probes.tokenizer import CharTokenizer
 from lobes.probes.trees import TreeLabels, greedy_heads, maximum_spanning_tree
 from lobes.probes.sentencepiece_tokenizer import SentencePieceTokenizer
 from lobes.probes.tokenizer import CharTokenizer, unseen_characters
 
 __all__ = [
+    "AAMSoftmax",
+    "AMSoftmax",
     "AttentiveHead",
     "AttentivePool",
     "BiLSTMHead",
@@ -36,6 +42,7 @@ __all__ = [
     "CharTokenizer",
     "Decision",
     "Downstream",
+    "ECAPA",
     "FrameLinear",
     "GRURater",
     "KNNProbe",
@@ -59,6 +66,7 @@ __all__ = [
     "TaggedTokenizer",
     "WeightedLayerSum",
     "WordParser",
+    "XVector",
     "cache_features",
     "ccc_loss",
     "collate_features",
@@ -78,4 +86,7 @@ __all__ = [
     "word_segments",
     "unseen_characters",
     "rated_steps",
+    "pooled_layers",
+    "probe_fold",
+    "training_free",
 ]
