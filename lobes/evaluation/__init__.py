@@ -51,6 +51,7 @@ from lobes.evaluation.statistics import (
 )
 from lobes.evaluation.tables import markdown_table, update_file, update_text
 from lobes.evaluation.thresholds import OperatingPoint, tune_rules
+from lobes.evaluation.translation import bleu, chrf, translation_records, translation_signatures
 
 __all__ = [
     "Comparison",
@@ -69,11 +70,13 @@ __all__ = [
     "append_row",
     "auc",
     "average_precision",
+    "bleu",
     "bootstrap_interval",
     "calls_per_hour",
     "cer",
     "char_errors",
     "choose_items",
+    "chrf",
     "collar",
     "confusion",
     "confusion_figure",
@@ -118,6 +121,8 @@ __all__ = [
     "segment_f1_macro",
     "segment_records",
     "sign_flip_test",
+    "translation_records",
+    "translation_signatures",
     "trial_records",
     "tune_rules",
     "uar",

@@ -196,6 +196,6 @@ EVENT_METRICS = frozenset(
     }
 )
 #: Metrics that tables and plots show in percent.
-PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc"}) | EVENT_METRICS
+PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc", "bleu", "chrf"}) | EVENT_METRICS
 #: Those in which more is better, by name: what tables and plots know of a metric read back from a file.
-HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2"}) | EVENT_METRICS
+HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2", "bleu", "chrf"}) | EVENT_METRICS
