@@ -90,7 +90,9 @@ def _sacrebleu() -> Any:
     try:
         from sacrebleu import metrics
     except ImportError as error:
-        raise ConfigError("BLEU and chrF need sacreBLEU, which is not installed: pip install 'lobes[translation]'") from error
+        raise ConfigError(
+            "BLEU and chrF need sacreBLEU, which is not installed: pip install 'lobes[translation]'"
+        ) from error
     return metrics
 
 

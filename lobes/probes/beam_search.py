@@ -99,9 +99,13 @@ def beam_search(
         lives: list[list[_Live]] = []
         for item, ranked in enumerate(best.tolist()):
             ranking = [_Live(*entry) for entry in zip(ranked, parents[item], tokens[item], strict=True)]
-            live = [] if done[item] else _continue(ranking, end, beam, length**length_power, written[item], finished[item])
+            live = (
+                [] if done[item] else _continue(ranking, end, beam, length**length_power, written[item], finished[item])
+            )
             longest = (limits[item] + 1) ** length_power
-            done[item] = done[item] or not live or len(finished[item]) >= beam or _settled(finished[item], live, longest)
+            done[item] = (
+                done[item] or not live or len(finished[item]) >= beam or _settled(finished[item], live, longest)
+            )
             lives.append(live + [_Live(-torch.inf, 0, end)] * (beam - len(live)))
         if all(done):
             break
@@ -114,7 +118,9 @@ def beam_search(
         scores = torch.tensor([[entry.score for entry in live] for live in lives], device=device)
         state = state.select(rows, same_memory=True)
     # Nothing is finished where log-probabilities are NaN.
-    return [max(found, key=lambda hypothesis: hypothesis.score, default=Hypothesis([], -torch.inf)) for found in finished]
+    return [
+        max(found, key=lambda hypothesis: hypothesis.score, default=Hypothesis([], -torch.inf)) for found in finished
+    ]
 
 
 def _continue(
@@ -136,4 +142,3 @@ def _settled(finished: list[Hypothesis], live: list[_Live], longest: float) -> b
     """Whether no live one can still win: log p only falls, and is divided by `longest` at most."""
     best = max((hypothesis.score for hypothesis in finished), default=-torch.inf)
     return best >= live[0].score / longest
-

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lobes.dataio.corpora.annotated_folder import prepare_annotated_folder
 from lobes.dataio.corpora.audio_folder import prepare_audio_folder
 from lobes.dataio.corpora.borneo_sulawesi import prepare_borneo_sulawesi
+from lobes.dataio.corpora.covost2 import prepare_covost2
 from lobes.dataio.corpora.danum_clips import prepare_danum_clips
 from lobes.dataio.corpora.emodb import prepare_emodb
 from lobes.dataio.corpora.fsdd import prepare_fsdd
@@ -19,7 +20,9 @@ from lobes.dataio.corpora.held_out import prepare_held_out, prepare_parts
 from lobes.dataio.corpora.infant_marmosets import prepare_infant_marmosets
 from lobes.dataio.corpora.librispeech import prepare_librispeech
 from lobes.dataio.corpora.macaque_coos import prepare_macaque_coos
+from lobes.dataio.corpora.mboshi_french import prepare_mboshi_french
 from lobes.dataio.corpora.mix import prepare_mix
+from lobes.dataio.corpora.mtedx import prepare_mtedx
 from lobes.dataio.corpora.siamang import prepare_siamang
 from lobes.dataio.corpora.speech_pool import prepare_speech_pool
 from lobes.dataio.corpora.yellow_cheeked_gibbon import prepare_yellow_cheeked_gibbon
@@ -31,6 +34,7 @@ __all__ = [
     "prepare_annotated_folder",
     "prepare_audio_folder",
     "prepare_borneo_sulawesi",
+    "prepare_covost2",
     "prepare_danum_clips",
     "prepare_emodb",
     "prepare_fsdd",
@@ -43,8 +47,10 @@ __all__ = [
     "prepare_infant_marmosets",
     "prepare_librispeech",
     "prepare_macaque_coos",
+    "prepare_mboshi_french",
     "prepare_minifrench",
     "prepare_mix",
+    "prepare_mtedx",
     "prepare_parts",
     "prepare_siamang",
     "prepare_speech_pool",
