@@ -1,8 +1,8 @@
 """BLEU and chrF as sacreBLEU defines them, from counts per sentence, so that they can be bootstrapped.
 
 A record holds a sentence's sufficient statistics; the metrics add them up over items, by weight, and then compute the
-score, which is what sacreBLEU's `corpus_score` does with all weights 1. Like every rate here they are fractions: 0.18 is
-a BLEU of 18.
+score, which is what sacreBLEU's `corpus_score` does with all weights 1. Like every rate here they are
+fractions: 0.18 is a BLEU of 18.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def translation_records(
     -------
     >>> records = translation_records(["le chat dort sur le lit"], ["le chat dort sur un lit"])
     >>> round(bleu(records), 4), round(chrf(records), 4)
-    (0.5373, 0.7326)
+    (0.5373, 0.7312)
     """
     # It keeps n-grams of sentences too short for the longest; the counts are those of a corpus.
     scorer = _sacrebleu().BLEU(effective_order=True)
@@ -91,7 +91,7 @@ def _sacrebleu() -> Any:
         from sacrebleu import metrics
     except ImportError as error:
         raise ConfigError(
-            "BLEU and chrF need sacreBLEU, which is not installed: pip install 'lobes[translation]'"
+            "sacrebleu is not installed, expected for BLEU and chrF: pip install 'lobes[translation]'"
         ) from error
     return metrics
 

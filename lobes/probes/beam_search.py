@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -19,12 +20,6 @@ class Hypothesis(NamedTuple):
 
     tokens: list[int]
     score: float
-
-
-class _Live(NamedTuple):
-    score: float
-    parent: int
-    token: int
 
 
 @torch.no_grad()
@@ -78,67 +73,62 @@ def beam_search(
     """
     if beam < 1 or length_power < 0:
         raise ConfigError(f"beam is {beam}, length_power {length_power}: expected 1 or more, and 0 or more")
-    count = len(limits)
-    state = state.select(torch.arange(count, device=device).repeat_interleave(beam))
-    scores = torch.full((count, beam), -torch.inf, device=device)
-    scores[:, 0] = 0.0
-    last = torch.full((count * beam,), begin, device=device)
-    written: list[list[list[int]]] = [[[] for _ in range(beam)] for _ in range(count)]
-    finished: list[list[Hypothesis]] = [[] for _ in range(count)]
-    done = [False] * count
-    for length in range(1, max(limits, default=0) + 2):
+    rows = torch.arange(len(limits), device=device).repeat_interleave(beam)
+    state = state.select(rows)
+    items = [_Item([_Live(0.0 if k == 0 else -torch.inf, 0, begin, []) for k in range(beam)], []) for _ in limits]
+    for length in range(1, max(limits, default=-1) + 2):
+        last = torch.tensor([live.token for item in items for live in item.live], device=device)
         log_probs, state = step(last, state)
         log_probs[:, [begin, *forbidden]] = -torch.inf
-        total = scores.unsqueeze(-1) + log_probs.view(count, beam, -1)
+        scores = torch.tensor([[live.score for live in item.live] for item in items], device=device)
+        total = scores.unsqueeze(-1) + log_probs.unflatten(0, scores.shape)
         closing = torch.tensor([length > limit for limit in limits], device=device)
-        if closing.any():
-            others = torch.arange(total.shape[-1], device=device) != end
-            total.masked_fill_(closing[:, None, None] & others, -torch.inf)
+        others = torch.arange(total.shape[-1], device=device) != end
+        total.masked_fill_(closing[:, None, None] & others, -torch.inf)
         best, place = total.flatten(1).topk(min(2 * beam, total[0].numel()))
-        parents, tokens = (place // total.shape[-1]).tolist(), (place % total.shape[-1]).tolist()
-        lives: list[list[_Live]] = []
-        for item, ranked in enumerate(best.tolist()):
-            ranking = [_Live(*entry) for entry in zip(ranked, parents[item], tokens[item], strict=True)]
-            live = (
-                [] if done[item] else _continue(ranking, end, beam, length**length_power, written[item], finished[item])
-            )
-            longest = (limits[item] + 1) ** length_power
-            done[item] = (
-                done[item] or not live or len(finished[item]) >= beam or _settled(finished[item], live, longest)
-            )
-            lives.append(live + [_Live(-torch.inf, 0, end)] * (beam - len(live)))
-        if all(done):
+        ranked = zip(best.tolist(), (place // len(others)).tolist(), (place % len(others)).tolist(), strict=True)
+        for item, limit, ranking in zip(items, limits, ranked, strict=True):
+            item.go_on(list(zip(*ranking, strict=True)), end, length**length_power, (limit + 1) ** length_power)
+        if all(item.done for item in items):
             break
-        written = [
-            [[*before[entry.parent], entry.token] for entry in live]
-            for before, live in zip(written, lives, strict=True)
-        ]
-        flat = [(item * beam + entry.parent, entry.token) for item, live in enumerate(lives) for entry in live]
-        rows, last = (torch.tensor(column, device=device) for column in zip(*flat, strict=True))
-        scores = torch.tensor([[entry.score for entry in live] for live in lives], device=device)
-        state = state.select(rows, same_memory=True)
+        parents = torch.tensor([[live.parent for live in item.live] for item in items], device=device)
+        first = torch.arange(len(items), device=device).unsqueeze(1) * beam
+        state = state.select((first + parents).flatten(), same_memory=True)
     # Nothing is finished where log-probabilities are NaN.
-    return [
-        max(found, key=lambda hypothesis: hypothesis.score, default=Hypothesis([], -torch.inf)) for found in finished
-    ]
+    nothing = Hypothesis([], -torch.inf)
+    return [max(item.finished, key=lambda found: found.score, default=nothing) for item in items]
 
 
-def _continue(
-    ranking: list[_Live], end: int, beam: int, divisor: float, written: list[list[int]], finished: list[Hypothesis]
-) -> list[_Live]:
-    """Add to `finished` what ends among the first of a ranking, and return what lives on."""
-    live = []
-    for rank, entry in enumerate(ranking):
-        if entry.score == -torch.inf:
-            break
-        if entry.token != end:
-            live.append(entry)
-        elif rank < beam:
-            finished.append(Hypothesis(written[entry.parent], entry.score / divisor))
-    return live[:beam]
+class _Live(NamedTuple):
+    """A hypothesis to go on with: its log p, the row that it came from, its last token, and all of its tokens."""
+
+    score: float
+    parent: int
+    token: int
+    tokens: list[int]
 
 
-def _settled(finished: list[Hypothesis], live: list[_Live], longest: float) -> bool:
-    """Whether no live one can still win: log p only falls, and is divided by `longest` at most."""
-    best = max((hypothesis.score for hypothesis in finished), default=-torch.inf)
-    return best >= live[0].score / longest
+@dataclass
+class _Item:
+    """The search in one utterance."""
+
+    live: list[_Live]
+    finished: list[Hypothesis]
+    done: bool = False
+
+    def go_on(self, ranking: list[tuple[float, int, int]], end: int, divisor: float, longest: float) -> None:
+        """Go on with the best continuations, (log p, row, token); `divisor` of those that end, `longest` of any."""
+        beam = len(self.live)
+        live = []
+        for rank, (score, parent, token) in enumerate(ranking):
+            if self.done or score == -torch.inf:
+                break
+            before = self.live[parent].tokens
+            if token != end:
+                live.append(_Live(score, parent, token, [*before, token]))
+            elif rank < beam:
+                self.finished.append(Hypothesis(before, score / divisor))
+        self.live = live[:beam] + [_Live(-torch.inf, 0, end, [])] * max(0, beam - len(live))
+        best = max((found.score for found in self.finished), default=-torch.inf)
+        # Those that live can win no more when log p, which only falls, is too low for any length.
+        self.done = not live or len(self.finished) >= beam or best >= live[0].score / longest

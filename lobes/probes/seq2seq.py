@@ -89,7 +89,7 @@ class AttentionHead(nn.Module):
         return valid[:, :: 2 ** len(self.convolutions)]
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """Memory (B, M, width), zero in padding, from frames (B, T, D) and mask (B, T), whose real frames come first."""
+        """Memory (B, M, width), zero in padding, from frames (B, T, D) and mask (B, T), real ones first."""
         if x.shape[1] == 0:
             x, valid = x.new_zeros(len(x), 1, x.shape[2]), valid.new_zeros(len(valid), 1)
         x = self.projection(self.norm(x, valid)).masked_fill(~valid.unsqueeze(-1), 0.0)
@@ -141,7 +141,7 @@ class AttentionHead(nn.Module):
 
 
 class Seq2SeqOutput(NamedTuple):
-    """What `Seq2Seq` gives: memory (B, M, width), its mask (B, M), logits (B, L + 1, V), CTC logits (B, M, S) or None."""
+    """Memory (B, M, width), its mask (B, M), logits (B, L + 1, V), CTC logits (B, M, S); the last two may be None."""
 
     memory: Tensor
     valid: Tensor

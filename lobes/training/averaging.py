@@ -59,7 +59,7 @@ def average_checkpoints(
     found = checkpointer.find_checkpoints(min_key=min_key, max_key=max_key, ckpt_predicate=whole)[:count]
     if not found:
         raise CheckpointError(
-            f"{checkpointer.checkpoints_dir} has no checkpoint of '{name}' at the end of an epoch to average: train first"
+            f"{checkpointer.checkpoints_dir} has no checkpoint of '{name}' after an epoch: train before averaging"
         )
     if len(found) < count:
         logger.warning(f"averaging {len(found)} checkpoints, not {count}: there are no more")
