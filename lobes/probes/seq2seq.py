@@ -174,7 +174,8 @@ class Seq2Seq(Downstream):
         valid = self.head.memory_valid(valid)
         logits = None
         if hasattr(batch, "tokens"):
-            inputs = with_begin(*batch.tokens, self.head.begin)
+            tokens, lengths = batch.tokens
+            inputs = with_begin(tokens, lengths, self.head.begin)
             logits = self.head.decoder(inputs, memory, valid)
         ctc_logits = self.head.ctc(memory) if self.head.ctc is not None else None
         return Seq2SeqOutput(memory, valid, logits, ctc_logits)
@@ -258,7 +259,8 @@ def seq2seq_loss(
         In nats per token; the number of target tokens, ends included.
     """
     assert output.logits is not None
-    loss, weight = attention_loss(output.logits, *batch.tokens, end, smoothing)
+    targets, target_lengths = batch.tokens
+    loss, weight = attention_loss(output.logits, targets, target_lengths, end, smoothing)
     if not ctc_weight:
         return loss, weight
     if output.ctc_logits is None:
