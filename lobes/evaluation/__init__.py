@@ -66,6 +66,7 @@ from lobes.evaluation.understanding import (
     understanding_records,
     with_intervals,
 )
+from lobes.evaluation.translation import bleu, chrf, translation_records, translation_signatures
 
 __all__ = [
     "AGREEMENT",
@@ -106,6 +107,7 @@ __all__ = [
     "append_row",
     "auc",
     "average_precision",
+    "bleu",
     "bootstrap_interval",
     "calibrate",
     "calls_per_hour",
@@ -115,6 +117,7 @@ __all__ = [
     "char_errors",
     "choose_items",
     "cllr",
+    "chrf",
     "collar",
     "concept_error_rate",
     "concept_value_error_rate",
@@ -174,6 +177,8 @@ __all__ = [
     "slot_recall",
     "tagged_records",
     "speaker_means",
+    "translation_records",
+    "translation_signatures",
     "trial_records",
     "trials_eer",
     "tune_rules",

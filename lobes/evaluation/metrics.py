@@ -209,3 +209,6 @@ PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc"}) | EVENT_MET
 #: Those in which more is better, by name: what tables and plots know of a metric read back from a file.
 HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2"}) | EVENT_METRICS | SLOT_METRICS
 HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2", "ccc", "ccc_per_file"}) | EVENT_METRICS
+PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc", "bleu", "chrf"}) | EVENT_METRICS
+#: Those in which more is better, by name: what tables and plots know of a metric read back from a file.
+HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2", "bleu", "chrf"}) | EVENT_METRICS

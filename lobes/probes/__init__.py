@@ -1,8 +1,9 @@
-"""What stands on a frozen encoder: layer sum, pooling, heads, CTC, logistic regression, cached features."""
+"""What stands on a frozen encoder: layer sum, pooling, heads, CTC, attention, logistic regression, cached features."""
 
 from __future__ import annotations
 
 from lobes.probes.cosine import pooled_layers, training_free
+from lobes.probes.beam_search import Hypothesis, beam_search
 from lobes.probes.ctc import CTCLoss, ctc_frames_needed, ctc_greedy, ctc_loss
 from lobes.probes.ctc_alignment import ctc_align, word_segments
 from lobes.probes.ctc_beam import CTCDecoder, TokenLM, ctc_beam
@@ -33,6 +34,12 @@ from lobes.probes.tokenizer import CharTokenizer, unseen_characters
 __all__ = [
     "AAMSoftmax",
     "AMSoftmax",
+from lobes.probes.seq2seq import AttentionHead, Seq2Seq, Seq2SeqOutput, attention_loss, seq2seq_loss
+from lobes.probes.tokenizer import CharTokenizer
+from lobes.probes.transformer_decoder import TransformerDecoder
+
+__all__ = [
+    "AttentionHead",
     "AttentiveHead",
     "AttentivePool",
     "BiLSTMHead",
@@ -46,6 +53,7 @@ __all__ = [
     "FrameLinear",
     "GRURater",
     "KNNProbe",
+    "Hypothesis",
     "LinearHead",
     "LinearRater",
     "LogisticProbe",
@@ -67,6 +75,12 @@ __all__ = [
     "WeightedLayerSum",
     "WordParser",
     "XVector",
+    "Seq2Seq",
+    "Seq2SeqOutput",
+    "TransformerDecoder",
+    "WeightedLayerSum",
+    "attention_loss",
+    "beam_search",
     "cache_features",
     "ccc_loss",
     "collate_features",
@@ -89,4 +103,5 @@ __all__ = [
     "pooled_layers",
     "probe_fold",
     "training_free",
+    "seq2seq_loss",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lobes.training.averaging import average_checkpoints
 from lobes.training.brain import Brain
 from lobes.training.checkpointer import Checkpointer
 from lobes.training.costs import costs
@@ -33,6 +34,7 @@ __all__ = [
     "SeededItems",
     "WarmupCosine",
     "all_folds",
+    "average_checkpoints",
     "costs",
     "cross_validate",
     "ewc_pretext",

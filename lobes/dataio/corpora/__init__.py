@@ -11,6 +11,7 @@ from lobes.dataio.corpora.audio_folder import prepare_audio_folder
 from lobes.dataio.corpora.borneo_sulawesi import prepare_borneo_sulawesi
 from lobes.dataio.corpora.common_voice import prepare_common_voice
 from lobes.dataio.corpora.cafe import prepare_cafe
+from lobes.dataio.corpora.covost2 import prepare_covost2
 from lobes.dataio.corpora.danum_clips import prepare_danum_clips
 from lobes.dataio.corpora.emodb import prepare_emodb
 from lobes.dataio.corpora.fsdd import prepare_fsdd
@@ -30,6 +31,9 @@ from lobes.dataio.corpora.mls import prepare_mls
 from lobes.dataio.corpora.picovoice_intents import prepare_picovoice_intents
 from lobes.dataio.corpora.pxcorpus import prepare_pxcorpus
 from lobes.dataio.corpora.recola import prepare_recola
+from lobes.dataio.corpora.mboshi_french import prepare_mboshi_french
+from lobes.dataio.corpora.mix import prepare_mix
+from lobes.dataio.corpora.mtedx import prepare_mtedx
 from lobes.dataio.corpora.siamang import prepare_siamang
 from lobes.dataio.corpora.speech_pool import prepare_speech_pool
 from lobes.dataio.corpora.yellow_cheeked_gibbon import prepare_yellow_cheeked_gibbon
@@ -45,6 +49,7 @@ __all__ = [
     "prepare_borneo_sulawesi",
     "prepare_common_voice",
     "prepare_cafe",
+    "prepare_covost2",
     "prepare_danum_clips",
     "prepare_emodb",
     "prepare_fsdd",
@@ -62,6 +67,10 @@ __all__ = [
     "prepare_mix",
     "prepare_orfeo",
     "prepare_mls",
+    "prepare_mboshi_french",
+    "prepare_minifrench",
+    "prepare_mix",
+    "prepare_mtedx",
     "prepare_parts",
     "prepare_picovoice_intents",
     "prepare_pxcorpus",
