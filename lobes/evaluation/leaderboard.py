@@ -161,7 +161,7 @@ def read_published(path: str | Path) -> list[Row]:
                 raise DataError(f"{place}: {error}, expected a number such as 12.6") from error
             if not math.isfinite(value):
                 raise DataError(f"{place}: value is {line['value']!r}, expected a number such as 12.6")
-            row: Row = dict.fromkeys((*ROW_COLUMNS, "higher_is_better"))
+            row: Row = dict.fromkeys((*ROW_COLUMNS, "higher_is_better", "best"))
             row |= {name: line[name] for name in ("task", "model", "mode", "head", "metric")}
             row |= {"value": value, "seed_deviation": None if math.isnan(deviation) else deviation, "percent": percent}
             row |= {"published": True, "generated": False, "source": f"{line['source']} [{line['mark']}]"}
@@ -217,7 +217,7 @@ def _row(entry: Entry, metric: Metric | None) -> Row:
     interval = _interval(entry, metric, values)
     row: Row = {"task": entry.task, "model": entry.model, "mode": entry.mode, "head": entry.head, "metric": name}
     row |= dict(zip(("low", "high", "method"), interval, strict=True))
-    row |= {"value": entry.value, "seeds": len(values), "p_best": None, "published": False, "source": ""}
+    row |= {"value": entry.value, "seeds": len(values), "p_best": None, "best": False, "published": False, "source": ""}
     row["seed_deviation"] = statistics.stdev(values) if len(values) > 1 else None
     row |= {"n_items": first["metric"]["n_items"], "n_groups": first["metric"]["n_groups"]}
     costs = [result["cost"] for result in entry.results.values()]
@@ -280,6 +280,7 @@ def _against_best(members: Sequence[Entry], pairs: Sequence[Row], rows: Mapping[
     """Put into each row the adjusted p-value against the best of its family; the best has none."""
     higher = rows[id(members[0])]["higher_is_better"]
     best = (max if higher else min)(members, key=lambda entry: entry.value)
+    rows[id(best)]["best"] = len(members) > 1
     p_values = {frozenset((pair["a"], pair["b"])): pair["p_holm"] for pair in pairs}
     for entry in members:
         if entry is not best:

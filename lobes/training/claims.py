@@ -77,6 +77,10 @@ class Claim:
             self.path.unlink(missing_ok=True)
         self.held = False
 
+    def live(self) -> bool:
+        """Whether a process has it that has not fallen silent."""
+        return self.path.exists() and not self._is_stale()
+
     def holder(self) -> str:
         """Who has it, in words; empty if no one."""
         known = self._read()
