@@ -156,7 +156,9 @@ def read_published(path: str | Path) -> list[Row]:
                 raise DataError(f"{place}: source is empty, expected where the figure was read")
             percent = line["unit"] == "%"
             try:
-                value, deviation = (float(line[name] or "nan") / (100 if percent else 1) for name in ("value", "deviation"))
+                value, deviation = (
+                    float(line[name] or "nan") / (100 if percent else 1) for name in ("value", "deviation")
+                )
             except ValueError as error:
                 raise DataError(f"{place}: {error}, expected a number such as 12.6") from error
             if not math.isfinite(value):

@@ -97,7 +97,14 @@ def markdown(board: Board, title: str) -> str:
     if board["taus"]:
         parts += ["## Do two heads rank models alike?", "Kendall's tau-b, 1 the same order, with 95 % interval."]
         cells = [
-            [row["task"], row["mode"], row["head"], row["other"], str(row["models"]), _with_interval(row, "tau", "{:.2f}")]
+            [
+                row["task"],
+                row["mode"],
+                row["head"],
+                row["other"],
+                str(row["models"]),
+                _with_interval(row, "tau", "{:.2f}"),
+            ]
             for row in board["taus"]
         ]
         parts.append(_table(["task", "mode", "head", "other head", "models", "tau-b"], cells))

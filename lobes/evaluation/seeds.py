@@ -97,51 +97,44 @@ def compare_seeds(
     group: str | None = "group",
     level: float = 0.95,
 ) -> Comparison:
-    """Return the difference a - b of two systems over the seeds that both have, with interval and two-sided p-value.
+    """Return the difference a - b of two systems, each the mean over its seeds, with interval and two-sided p-value.
 
-    As `seeds_interval` with `"t"`, of differences: groups are paired, and so are seeds. Where a seed means the same for
-    both (labelled clips drawn, order of batches) this makes the interval narrower, else it does no harm.
+    As `seeds_interval` with `"t"`: groups of items are paired, seeds are not, for the same number makes different random
+    weights of different systems. (Where it means the same, labelled clips drawn, the interval is a little too wide.)
+    Where one of the two has a single seed nothing is known of its others: `paired_bootstrap` compares one run of each,
+    with the same seed if there is one, and `method` says so.
 
     Parameters
     ----------
     a, b : mapping of int to records
-        The systems' records by training seed.
+        The systems' records by training seed; not necessarily the same seeds, or as many.
     metric, group, level
         As for `seeds_interval`.
 
     Raises
     ------
     DataError
-        They have no seed in common, or not the same items.
+        They do not hold the same items.
     """
-    common = sorted(set(a) & set(b))
-    if not common:
-        raise DataError(f"seeds: {sorted(a)} and {sorted(b)}, expected one in common; run both with the same seeds")
-    if len(common) == 1:
-        found = paired_bootstrap(a[common[0]], b[common[0]], metric, group, level=level)
+    _check([*a.values()] and [*b.values()], "t", level)
+    if min(len(a), len(b)) == 1:
+        common = sorted(set(a) & set(b))
+        one, other = (common[0], common[0]) if common else (min(a), min(b))
+        found = paired_bootstrap(a[one], b[other], metric, group, level=level)
         return replace(found, method=f"{found.method}, one seed")
-    runs = [*(a[number] for number in common), *(b[number] for number in common)]
-    _check(runs, "t", level)
-    tables, index = _aligned(runs, metric, group)
+    tables, index = _aligned([*a.values(), *b.values()], metric, group)
     values = np.array([_defined(metric, metric(table)) for table in tables])
     n_groups = int(index.max()) + 1
     index, unit = _units(index)
-    pseudo, half = _pseudo(metric, tables, index, values), len(common)
-    difference = float(values[:half].mean() - values[half:].mean())
-    error, freedom = _two_way(pseudo[:half] - pseudo[half:])
+    pseudo, first = _pseudo(metric, tables, index, values), len(a)
+    value_a, value_b = float(values[:first].mean()), float(values[first:].mean())
+    error, freedom = _difference(pseudo[:first], pseudo[first:])
+    difference = value_a - value_b
     low, high = _on_scale(difference, error, freedom, level, (-math.inf, math.inf))
-    return Comparison(
-        difference,
-        low,
-        high,
-        _p_value(difference, error, freedom),
-        float(values[:half].mean()),
-        float(values[half:].mean()),
-        level,
-        len(index),
-        n_groups,
-        f"t over {half} seeds and {unit}",
-    )
+    p_value = _p_value(difference, error, freedom)
+    seeds = f"{first}" if first == len(b) else f"{first} and {len(b)}"
+    method = f"t over {seeds} seeds and {unit}"
+    return Comparison(difference, low, high, p_value, value_a, value_b, level, len(index), n_groups, method)
 
 
 def seeded_draws(
@@ -226,22 +219,39 @@ def _pseudo(metric: Metric, tables: Sequence[Any], index: NDArray[Any], values: 
     return values[:, None] + (n_groups - 1) * (left_out.mean(1, keepdims=True) - left_out)
 
 
-def _two_way(pseudo: Floats) -> tuple[float, float]:
-    """Standard error of the mean of (seeds, groups) values, both of them random, and its degrees of freedom."""
+def _mean_squares(pseudo: Floats) -> tuple[float, float, float]:
+    """Of seeds, of groups, and of the rest, of (seeds, groups) values."""
     seeds, groups = pseudo.shape
     rows, cells, mean = pseudo.mean(1), pseudo.mean(0), pseudo.mean()
     of_seeds = groups * float(((rows - mean) ** 2).sum()) / (seeds - 1)
     of_groups = seeds * float(((cells - mean) ** 2).sum()) / (groups - 1)
     rest = float(((pseudo - rows[:, None] - cells[None, :] + mean) ** 2).sum()) / ((seeds - 1) * (groups - 1))
+    return of_seeds, of_groups, rest
+
+
+def _two_way(pseudo: Floats) -> tuple[float, float]:
+    """Standard error of the mean of (seeds, groups) values, both of them random, and its degrees of freedom."""
+    seeds, groups = pseudo.shape
+    of_seeds, of_groups, rest = _mean_squares(pseudo)
     # Mean squares of seeds and groups both contain that of the rest; a component below 0 is none.
     total = rest + max(of_seeds - rest, 0.0) + max(of_groups - rest, 0.0)
-    if total <= 0:
-        return 0.0, 1.0
-    parts = [(of_seeds, seeds - 1, of_seeds > rest), (of_groups, groups - 1, of_groups > rest)]
-    freedom = sum(square**2 / count for square, count, counts in parts if counts)
-    kept = sum(counts for *_, counts in parts)
-    freedom += (1 - kept) ** 2 * rest**2 / ((seeds - 1) * (groups - 1))
-    return math.sqrt(total / (seeds * groups)), total**2 / freedom if freedom > 0 else (seeds - 1) * (groups - 1)
+    kept = (of_seeds > rest) + (of_groups > rest)
+    parts = (of_seeds > rest) * of_seeds**2 / (seeds - 1) + (of_groups > rest) * of_groups**2 / (groups - 1)
+    parts += (1 - kept) ** 2 * rest**2 / ((seeds - 1) * (groups - 1))
+    return math.sqrt(total / (seeds * groups)), total**2 / parts if parts > 0 else float(groups - 1)
+
+
+def _difference(a: Floats, b: Floats) -> tuple[float, float]:
+    """The same of the difference of two systems' means: their groups are the same, their seeds their own."""
+    groups = a.shape[1]
+    total = float((a.mean(0) - b.mean(0)).var(ddof=1)) / groups  # contains what a seed has with single groups
+    parts = total**2 / (groups - 1)
+    for pseudo in (a, b):
+        of_seeds, _, rest = _mean_squares(pseudo)
+        if of_seeds > rest:
+            total += (of_seeds - rest) / pseudo.size
+            parts += (of_seeds / pseudo.size) ** 2 / (len(pseudo) - 1)
+    return math.sqrt(total), total**2 / parts if parts > 0 else float(groups - 1)
 
 
 def _on_scale(

@@ -106,9 +106,7 @@ def test_an_interval_over_seeds_is_the_slow_two_way_analysis_of_variance():
     ) / ((seeds - 1) * (groups - 1))
     assert ms_a > rest and ms_b > rest, "else a component would be left out"
     variance = ms_a + ms_b - rest
-    freedom = variance**2 / (
-        ms_a**2 / (seeds - 1) + ms_b**2 / (groups - 1) + rest**2 / ((seeds - 1) * (groups - 1))
-    )
+    freedom = variance**2 / (ms_a**2 / (seeds - 1) + ms_b**2 / (groups - 1) + rest**2 / ((seeds - 1) * (groups - 1)))
     half = stats.t.ppf(0.975, freedom) * np.sqrt(variance / (seeds * groups))
     found = seeds_interval(runs, LOSS)
     assert (found.value, found.low, found.high) == pytest.approx((total, total - half, total + half))
@@ -125,15 +123,31 @@ def test_items_are_matched_by_id():
         seeds_interval(runs, LOSS)
 
 
-def test_a_comparison_over_seeds_is_paired():
-    a, b = (dict(enumerate(losses(shift=shift))) for shift in (0.5, 0.0))
-    found = compare_seeds(a, b, LOSS)  # the same noise: a difference without any
-    assert found.difference == pytest.approx(0.5) and found.high - found.low < 1e-9 and found.p_value < 1e-6
-    assert found.method == "t over 3 seeds and groups"
-    b[7] = b.pop(2)
-    assert compare_seeds(a, b, LOSS).method == "t over 2 seeds and groups", "seeds 0 and 1 are common"
-    with pytest.raises(DataError, match=r"\[0\] and \[1\]"):
-        compare_seeds({0: a[0]}, {1: a[1]}, LOSS)
+def test_a_comparison_pairs_groups_and_not_seeds():
+    a, b = losses(3), losses(4, seed=9)
+    for run in b:
+        run["loss"] = run["loss"] + a[0]["loss"].mean()
+    difference = np.array([[run["loss"][run["group"] == g].mean() for g in range(6)] for run in (*a, *b)])
+    variance = (difference[:3].mean(0) - difference[3:].mean(0)).var(ddof=1) / 6
+    parts = variance**2 / 5
+    for cells in (difference[:3], difference[3:]):
+        seeds = len(cells)
+        ms = 6 * cells.mean(1).var(ddof=1)
+        rest = cells - cells.mean(1, keepdims=True) - cells.mean(0) + cells.mean()
+        rest = (rest**2).sum() / ((seeds - 1) * 5)
+        assert ms > rest, "else the seeds would be left out"
+        variance += (ms - rest) / cells.size
+        parts += (ms / cells.size) ** 2 / (seeds - 1)
+    found = compare_seeds(dict(enumerate(a)), dict(enumerate(b)), LOSS)
+    value, freedom = difference[:3].mean() - difference[3:].mean(), variance**2 / parts
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(variance)
+    assert (found.difference, found.low, found.high) == pytest.approx((value, value - half, value + half))
+    assert found.p_value == pytest.approx(2 * stats.t.sf(abs(value) / np.sqrt(variance), freedom))
+    assert found.method == "t over 3 and 4 seeds and groups"
+    order = compare_seeds(dict(enumerate(a[::-1])), dict(enumerate(b)), LOSS)
+    assert (order.low, order.p_value) == pytest.approx((found.low, found.p_value)), "which seed is which is no matter"
+    with pytest.raises(DataError, match="none given"):
+        compare_seeds({}, {0: a[0]}, LOSS)
 
 
 def test_one_seed_is_the_bootstrap_that_there_was():

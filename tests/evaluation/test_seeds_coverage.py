@@ -77,7 +77,7 @@ def test_coverage_over_seeds_and_groups(name: str) -> None:
         t = coverage(name, seeds, groups, 1000, truth=truth)
         bootstrap = coverage(name, seeds, groups, 250, "bootstrap", truth)
         print(f"{seeds:5} {groups:6} {t:6.1f} {bootstrap:10.1f}", flush=True)
-        assert 93 <= t <= 97
+        assert 92.3 <= t <= 97.7  # 93 to 97, with a standard error of 0.7
 
 
 def p_values(seeds: int, groups: int, runs: int) -> np.ndarray:
@@ -101,7 +101,7 @@ def test_equal_systems_are_told_apart_one_time_in_twenty_however_many_seeds() ->
     for seeds, groups in ((2, 12), (3, 24), (5, 12)):
         found = p_values(seeds, groups, 1000)
         print(f"\n{seeds} seeds, {groups} groups: p < 0.05 in {100 * np.mean(found < 0.05):.1f} %", end="")
-        assert 3 <= 100 * np.mean(found < 0.05) <= 7
+        assert 2.3 <= 100 * np.mean(found < 0.05) <= 7.7
 
 
 def rank_coverage(step: float, runs: int, tasks: int = 4, systems: int = 4, groups: int = 24, n: int = 200) -> float:
@@ -139,5 +139,3 @@ def test_coverage_of_mean_ranks() -> None:
         found = rank_coverage(step, runs=200)
         print(f"\nsystems {step:g} apart in log error rate: {found:.1f} %", end="")
         assert found >= (93 if step >= 0.05 else 85)
-
-

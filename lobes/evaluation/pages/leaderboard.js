@@ -36,14 +36,14 @@ const COLUMNS = [
   { key: "mode", title: "Mode", text: true },
   { key: "head", title: "Head", text: true },
   { key: "value", title: "Result [95 %]" },
-  { key: "p_best", title: "p to best", show: row => row.best ? "best" : known(row.p_best) ? pText(row.p_best) : "" },
+  { key: "p_best", title: "p", show: row => row.best ? "best" : known(row.p_best) ? pText(row.p_best) : "" },
   { key: "seeds", title: "Seeds", show: row => row.seeds ?? "" },
   { key: "parameters_trained", title: "Trained", show: row => cost(row, "parameters_trained") },
-  { key: "parameters_total", title: "Parameters", show: row => cost(row, "parameters_total") },
-  { key: "macs_per_second", title: "MACs per s", show: row => cost(row, "macs_per_second") },
+  { key: "parameters_total", title: "Total", show: row => cost(row, "parameters_total") },
+  { key: "macs_per_second", title: "MACs/s", show: row => cost(row, "macs_per_second") },
   { key: "audio_hours", title: "Audio, h", show: row => cost(row, "audio_hours") },
   { key: "wall_hours", title: "Hours", show: row => cost(row, "wall_hours") },
-  { key: "all_hours", title: "All runs, h", show: row => cost(row, "all_hours") },
+  { key: "all_hours", title: "All, h", show: row => cost(row, "all_hours") },
   { key: "kwh", title: "kWh", show: row => cost(row, "kwh") },
 ];
 const COSTS = {
@@ -71,6 +71,7 @@ fill("head", same(unique(board.rows.map(row => row.head))), "all");
 fill("sort", used.map(column => [column.key, column.title.replace(" [95 %]", "")]));
 fill("cost", Object.entries(COSTS).filter(([key]) => ours.some(row => row[key] > 0)));
 if (ours.length) element("task").value = ours[0].task;
+element("sort").value = order.key;
 
 function shown() {
   const wanted = element("model").value.trim().toLowerCase();
@@ -124,8 +125,8 @@ function result(row, scale) {
   return make("td", { class: "result text", "data-label": "Result", title },
     make("div", { class: "figure" }, text, bar(row.value, row.low, row.high, scale)));
 }
-function head() {
-  const cells = visible().map(column => {
+function head(columns) {
+  const cells = columns.map(column => {
     const button = make("button", { type: "button" }, column.title);
     button.onclick = () => sortBy(column.key, order.key === column.key ? !order.up : undefined);
     const cell = make("th", { scope: "col", class: column.text || column.key === "value" ? "text" : "" }, button);
@@ -136,12 +137,14 @@ function head() {
   element("results").tHead.replaceChildren(make("tr", {}, ...cells));
   if (focused >= 0) cells[Math.min(focused, cells.length - 1)].firstChild.focus();
 }
-const visible = () => used.filter(column => column.key !== "task" || !element("task").value);
+// Columns of text that are the same in all rows stand below the table instead.
+const alike = (rows, key) => ["task", "mode", "head"].includes(key) && unique(rows.map(row => row[key])).length < 2;
 function drawTable(rows) {
-  head();
+  const columns = used.filter(column => !alike(rows, column.key));
+  head(columns);
   const scale = scales(rows), task = element("task").value;
   element("results").tBodies[0].replaceChildren(...rows.map(row => make("tr", row.published ? { class: "published" } : {},
-    ...visible().map(column => {
+    ...columns.map(column => {
       if (column.key === "value") return result(row, scale[row.task]);
       if (column.key !== "model") {
         const text = column.show ? column.show(row) : row[column.key] ?? "";
@@ -154,7 +157,8 @@ function drawTable(rows) {
   if (!rows.length)
     element("results").tBodies[0].append(make("tr", {}, make("td", { class: "text empty", colspan: 20 }, "Nothing to show.")));
   const first = rows.find(row => row.task === task);
-  element("scale").textContent = first ? `${unit(first)}, ${first.higher_is_better ? "higher" : "lower"} is better. ` +
+  const common = ["mode", "head"].filter(key => alike(rows, key)).map(key => first?.[key]).filter(name => name && name !== "default");
+  element("scale").textContent = first ? `${[unit(first), ...common].join(", ")}: ${first.higher_is_better ? "higher" : "lower"} is better. ` +
     `The bars run from ${figure(first, scale[task][0])} to ${figure(first, scale[task][1])}.` : "Each task's bars have a scale of their own.";
   element("generated").hidden = !rows.some(row => row.generated);
   element("publishedNote").hidden = !rows.some(row => row.published);
@@ -195,7 +199,8 @@ function drawPlot(rows) {
   const left = 48, right = 14, top = 26, bottom = 44, up = points[0].higher_is_better;
   const values = points.flatMap(row => [row.low, row.value, row.high]);
   let [low, high] = [Math.min(...values), Math.max(...values)];
-  if (high === low) [low, high] = [low - 0.01, high + 0.01];
+  const margin = 0.05 * (high - low) || 0.01;
+  [low, high] = [low - margin, high + margin];
   const costs = points.map(row => row[key]), [cheap, dear] = [Math.min(...costs) / 1.3, Math.max(...costs) * 1.3];
   const x = value => left + (width - left - right) * Math.log(value / cheap) / Math.log(dear / cheap);
   const y = value => top + (height - top - bottom) * ((value - low) / (high - low) * (up ? -1 : 1) + (up ? 1 : 0));
@@ -246,12 +251,13 @@ function simple(id, titles, rows) {
     make("td", { class: titles[i][1] ? "text" : "" }, cell ?? "")))));
 }
 function drawRanks() {
-  const wanted = element("mode").value, found = board.ranks.filter(rank => !wanted || rank.mode === wanted);
+  const wanted = element("mode").value, found = board.ranks.filter(rank =>
+    wanted ? rank.mode === wanted : rank.systems.length);
   element("ranks").replaceChildren(...found.flatMap(rank => {
     const scale = [1, Math.max(2, rank.systems.length)], test = rank.friedman;
     const lines = rank.systems.flatMap(system => [make("span", {}, system.model),
-      bar(system.rank, system.low, system.high, scale),
-      make("span", {}, `${system.rank.toFixed(2)} [${system.low.toFixed(2)}, ${system.high.toFixed(2)}]`)]);
+      make("span", {}, `${system.rank.toFixed(2)} [${system.low.toFixed(2)}, ${system.high.toFixed(2)}]`),
+      bar(system.rank, system.low, system.high, scale)]);
     const left = Object.entries(rank.left_out).map(([model, lacks]) => `${model} is left out: it lacks ${lacks.join(", ")}.`);
     const text = `1 is best, over ${rank.tasks.join(", ")}. Intervals are over test items and seeds.` + (test
       ? ` Friedman over tasks: ${test.statistic.toFixed(2)}, p ${pText(test.p)}; mean ranks differ by Nemenyi's test when ` +
