@@ -99,7 +99,7 @@ def compare_seeds(
 ) -> Comparison:
     """Return the difference a - b of two systems, each the mean over its seeds, with interval and two-sided p-value.
 
-    As `seeds_interval` with `"t"`: groups of items are paired, seeds are not, for the same number makes different random
+    As `seeds_interval` with `"t"`: groups of items are paired, seeds are not: the same number makes other random
     weights of different systems. (Where it means the same, labelled clips drawn, the interval is a little too wide.)
     Where one of the two has a single seed nothing is known of its others: `paired_bootstrap` compares one run of each,
     with the same seed if there is one, and `method` says so.

@@ -284,7 +284,7 @@ def test_a_recipe_on_real_data(tmp_path, lobes_data):
     board = tmp_path / "board.yaml"
     board.write_text(
         "models: {log-mel: logmel}\ntasks:\n    digits: {recipe: recipes/FSDD/digits, options:"
-        " {device: cpu, prepare.max_takes: 4}}\n"
+        " {device: cpu, prepare.max_takes: 2}}\n"
     )
     leaderboard.main([str(board), "--out", str(tmp_path / "out")])
     leaderboard.main([str(board), "--out", str(tmp_path / "out"), "--table"])
