@@ -8,8 +8,12 @@ from something larger, and each run meets each speaker: the design is crossed, a
   freedom, which are few where it is the seeds that differ (as Hillis 2007 found to be needed). Metrics within 0 and 1
   are on the logit scale, those above 0 on the log scale, as in `lobes.evaluation.statistics`.
 - `"bootstrap"`: seeds and groups are drawn anew, independently, and the percentiles taken (the pigeonhole bootstrap,
-  Owen 2007). With three to five seeds it is too narrow where seeds differ: three draws from three seeds underestimate
-  their variance by a third. `tests/evaluation/test_seeds_coverage.py` measures both.
+  Owen 2007). With few seeds it is too narrow where seeds differ: three draws from three underestimate their variance by
+  a third.
+
+Coverage of nominal 95 % intervals in simulated systems whose seeds differ (`tests/evaluation/test_seeds_coverage.py`
+prints it; error rate, accuracy): two seeds and 20 groups 94, 94 with `"t"` and 86, 89 with `"bootstrap"`; three and 8:
+96, 97 and 90, 92; three and 20: 95, 96 and 91, 94; five and 20: 94, 96 and 91, 96; ten and 20: 94, 94 and 94, 96.
 
 With one seed these are `bootstrap_interval` and `paired_bootstrap`, and `method` says that it was one seed.
 """
