@@ -159,7 +159,8 @@ def test_intervals_are_drawn(found):
 
 def test_the_plot_has_the_pareto_front(found):
     assert len(found["marks"]) == 4 and found["front"] == 3, "attention is dearer and worse than Luna"
-    assert found["marks"][0].startswith("log-mel, frozen, linear: 34.7 [") and "1 M MACs per second" in found["marks"][0]
+    first = found["marks"][0]
+    assert first.startswith("log-mel, frozen, linear: 34.7 [") and "1 M MACs per second" in first
     assert found["point"] == found["marks"][0], "what has the focus is told"
     assert min(found["heights"]) >= 24, "large enough for a thumb"
 
