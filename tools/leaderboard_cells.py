@@ -100,15 +100,16 @@ def plan(path: Path, out: Path | None = None) -> tuple[dict[str, Any], list[Cell
     """
     board = _mapping(path)
     _keys(board, BOARD_KEYS, str(path), needed={"models", "tasks"})
-    known = {
+    where = (out or ROOT / str(board.get("out", "results/leaderboard"))).resolve()
+    known: dict[str, Any] = {
         "title": str(board.get("title", "Leaderboard")),
-        "out": (out or ROOT / board.get("out", "results/leaderboard")).resolve(),
+        "out": where,
         "published": [ROOT / name for name in board.get("published") or []],
     }
     cells = [
         cell
         for name, task in _named(board["tasks"], f"{path}: tasks").items()
-        for cell in _of_task(name, task, board, known["out"], f"{path}: tasks: {name}")
+        for cell in _of_task(name, task, board, where, f"{path}: tasks: {name}")
     ]
     cells.sort(key=lambda cell: cell.seed)  # stable: the rest as it was written
     folders: dict[Path, Cell] = {}
@@ -267,7 +268,8 @@ def collect(cells: Sequence[Cell]) -> tuple[list[Entry], list[Row]]:
             energy.append(read_json(chosen.folder / "cell.json").get("kwh"))
         if results:
             hours = None if None in seconds else sum(seconds)
-            kwh = None if None in energy else sum(energy) / len(energy)
+            measured = [amount for amount in energy if amount is not None]
+            kwh = sum(measured) / len(measured) if len(measured) == len(energy) else None
             entries.append(Entry(*system, results, rates, hours, kwh))
     return entries, failed
 
@@ -282,9 +284,9 @@ def _finished(runs: Sequence[Cell], failed: list[Row]) -> dict[float | None, dic
             except DataError as error:
                 failed.append(_failure(cell, str(error)))
             continue
-        error = read_json(cell.folder / "failed.json").get("error")
-        failed.append(_failure(cell, error or "not run yet"))
-        if error is None:
+        reason = read_json(cell.folder / "failed.json").get("error")
+        failed.append(_failure(cell, reason or "not run yet"))
+        if reason is None:
             return {}
     return found
 
