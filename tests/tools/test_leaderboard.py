@@ -278,6 +278,7 @@ def test_the_example_is_a_board():
     assert len((ROOT / "tools" / "leaderboard.yaml").read_text().splitlines()) <= 60
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_a_recipe_on_real_data(tmp_path, lobes_data):
     """Log-mel features tell digits of unheard speakers far better than chance, which is a tenth."""
