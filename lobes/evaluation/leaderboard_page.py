@@ -111,7 +111,7 @@ def markdown(board: Board, title: str) -> str:
     if published:
         parts += ["## Published", PUBLISHED]
         cells = [
-            [row["task"], row["model"], row["head"], figure(row, "value"), row["metric"], row["source"]]
+            [row["task"], row["model"], row["head"], figure(row, "value"), _unit(row), row["source"]]
             for row in published
         ]
         parts.append(_table(["task", "model", "head", "value", "metric", "source"], cells))
@@ -132,12 +132,14 @@ def figure(row: Row, column: str) -> str:
     value = row[column]
     if value is None:
         return ""
+    if row.get("published"):  # as it was printed
+        return f"{100 * value if row['percent'] else value:.4g}"
     return f"{100 * value:.1f}" if row["percent"] else f"{value:.3g}"
 
 
 def _task(rows: Sequence[Row]) -> str:
     """The systems of a task, the best first."""
-    metric = f"{rows[0]['metric']}{' (%)' if rows[0]['percent'] else ''} {'↑' if rows[0]['higher_is_better'] else '↓'}"
+    metric = f"{_unit(rows[0])} {'↑' if rows[0]['higher_is_better'] else '↓'}"
     header = ["model", "mode", "head", f"{metric} [95 %]", "seeds", "p", "trained", "total", "MACs/s", "hours", "kWh"]
     cells = []
     for row in sorted(rows, key=lambda row: row["value"], reverse=rows[0]["higher_is_better"]):
@@ -159,7 +161,7 @@ def p_text(value: float) -> str:
 
 
 def _rank_lines(found: Row) -> list[str]:
-    lines = [f"## Mean rank over {len(found['tasks'])} tasks, {found['mode']}"]
+    lines = [f"## Mean ranks, {found['mode']}", f"Over {', '.join(found['tasks'])}; 1 is best."]
     if found["systems"]:
         cells = [[system["model"], _with_interval(system, "rank", "{:.2f}")] for system in found["systems"]]
         lines.append(_table(["model", "mean rank [95 % over test items and seeds]"], cells))
@@ -187,6 +189,10 @@ def _generated(rows: Sequence[Row]) -> list[str]:
     if not any(row["generated"] for row in rows):
         return []
     return ["*Generated speech: these figures come from synthetic voices and say little of real recordings.*"]
+
+
+def _unit(row: Row) -> str:
+    return f"{row['metric']} (%)" if row["percent"] else str(row["metric"])
 
 
 def _amount(value: float | None) -> str:

@@ -164,6 +164,7 @@ def test_files_hold_the_board(tmp_path, board):
     assert (
         text.index("## digits") < text.index("## Published") and "Pantagruel" not in text[: text.index("## Published")]
     )
+    assert "| 9.75 | wer (%) | LeBenchmark repository" in text
     assert "| Luna | 1.00 [1.00, 1.00] |" in text and "Generated speech" in text
     page = paths[3].read_text()
     assert "<title>Mine &amp; yours</title>" in page and "Luna <b>" not in page and len(MODELS) == 4

@@ -19,7 +19,8 @@ function digits(value, count = 3) {
   const rounded = Number(value.toPrecision(count));
   return Math.abs(rounded) >= 1e-4 || rounded === 0 ? String(rounded) : value.toExponential(1);
 }
-const figure = (row, value) => row.percent ? (100 * value).toFixed(1) : digits(value);
+const figure = (row, value) => row.published ? digits((row.percent ? 100 : 1) * value, 4) // as it was printed
+  : row.percent ? (100 * value).toFixed(1) : digits(value);
 function amount(value) {
   for (const [factor, prefix] of [[1e12, " T"], [1e9, " G"], [1e6, " M"], [1e3, " k"]])
     if (Math.abs(value) >= 0.9995 * factor) return digits(value / factor) + prefix;
