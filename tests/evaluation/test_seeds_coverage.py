@@ -1,0 +1,141 @@
+"""Do 95 % intervals over seeds and items hold the truth 95 % of the time? On simulated systems whose truth is known.
+
+The slow test prints the table:
+
+    python -m pytest -m slow -s tests/evaluation/test_seeds_coverage.py
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lobes.evaluation import accuracy, wer
+from lobes.evaluation.ranking import rank_intervals
+from lobes.evaluation.seeds import compare_seeds, seeded_draws, seeds_interval
+
+Table = dict[str, np.ndarray]
+
+
+def recogniser(rng: np.random.Generator, seeds: int, groups: int, shift: float = 0.0, spread: float = 0.12) -> list:
+    """Runs of one system on the same utterances: speakers, seeds, and how a seed gets on with a speaker all differ."""
+    group = np.repeat(np.arange(groups), rng.integers(6, 15, size=groups))
+    length = 1 + rng.poisson(9, size=len(group))
+    speaker = 0.4 * rng.standard_normal(groups)[group]
+    runs = []
+    for _ in range(seeds):
+        effect = spread * rng.standard_normal() + 0.15 * rng.standard_normal(groups)[group]
+        rate = np.minimum(0.15 * np.exp(shift + speaker + effect), 1)
+        runs.append({"id": np.arange(len(group)), "group": group, "errors": rng.binomial(length, rate)})
+        runs[-1]["length"] = length
+    return runs
+
+
+def classifier(rng: np.random.Generator, seeds: int, groups: int) -> list[Table]:
+    """The same of decisions, right four times in five."""
+    group = np.repeat(np.arange(groups), 15)
+    speaker = 0.6 * rng.standard_normal(groups)[group]
+    runs = []
+    for _ in range(seeds):
+        effect = 0.2 * rng.standard_normal() + 0.2 * rng.standard_normal(groups)[group]
+        right = rng.random(len(group)) < 1 / (1 + np.exp(-(1.4 + speaker + effect)))
+        runs.append({"id": np.arange(len(group)), "group": group, "prediction": right.astype(float)})
+        runs[-1]["target"] = np.ones(len(group))
+    return runs
+
+
+WORLDS = {"wer": (recogniser, wer), "accuracy": (classifier, accuracy)}
+
+
+def truth_of(name: str) -> float:
+    """The expectation over seeds of the score on endlessly many speakers, whose draw is shared by few seeds here."""
+    world, metric = WORLDS[name]
+    rng = np.random.default_rng(99)
+    return float(np.mean([metric(world(rng, 1, 100)[0]) for _ in range(500)]))
+
+
+def coverage(name: str, seeds: int, groups: int, runs: int, method: str = "t", truth: float | None = None) -> float:
+    """Share of experiments, in percent, whose interval holds the truth."""
+    world, metric = WORLDS[name]
+    truth = truth_of(name) if truth is None else truth
+    rng = np.random.default_rng([seeds, groups])
+    found = [seeds_interval(world(rng, seeds, groups), metric, method=method, n=300, seed=i) for i in range(runs)]
+    return 100 * np.mean([interval.low <= truth <= interval.high for interval in found])
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_intervals_over_three_seeds_cover(name: str) -> None:
+    assert 91 <= coverage(name, 3, 20, runs=200) <= 99  # a standard error of 1.5 percent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORLDS)
+def test_coverage_over_seeds_and_groups(name: str) -> None:
+    truth = truth_of(name)
+    print(f"\ncoverage of 95 % intervals, {name}\nseeds groups      t  bootstrap")
+    for seeds, groups in ((2, 20), (3, 8), (3, 20), (5, 8), (5, 20), (5, 40), (10, 20)):
+        t = coverage(name, seeds, groups, 1000, truth=truth)
+        bootstrap = coverage(name, seeds, groups, 250, "bootstrap", truth)
+        print(f"{seeds:5} {groups:6} {t:6.1f} {bootstrap:10.1f}", flush=True)
+        assert 92.3 <= t <= 97.7  # 93 to 97, with a standard error of 0.7
+
+
+def p_values(seeds: int, groups: int, runs: int) -> np.ndarray:
+    """Of comparisons of two systems that are equally good, on the same utterances."""
+    rng = np.random.default_rng(seeds)
+    found = []
+    for _ in range(runs):
+        both = recogniser(rng, 2 * seeds, groups)
+        a, b = (dict(enumerate(half)) for half in (both[:seeds], both[seeds:]))
+        found.append(compare_seeds(a, b, wer).p_value)
+    return np.array(found)
+
+
+def test_equal_systems_are_told_apart_one_time_in_twenty() -> None:
+    found = p_values(3, 12, 150)
+    assert 1 <= 100 * np.mean(found < 0.05) <= 10 and 0.42 < found.mean() < 0.58
+
+
+@pytest.mark.slow
+def test_equal_systems_are_told_apart_one_time_in_twenty_however_many_seeds() -> None:
+    for seeds, groups in ((2, 12), (3, 24), (5, 12)):
+        found = p_values(seeds, groups, 1000)
+        print(f"\n{seeds} seeds, {groups} groups: p < 0.05 in {100 * np.mean(found < 0.05):.1f} %", end="")
+        assert 2.3 <= 100 * np.mean(found < 0.05) <= 7.7
+
+
+def rank_coverage(step: float, runs: int, tasks: int = 4, systems: int = 4, groups: int = 24, n: int = 200) -> float:
+    """Share of intervals of mean ranks that hold the true mean rank; systems are `step` apart in log error rate."""
+    rng = np.random.default_rng(int(100 * step))
+    orders = [rng.permutation(systems) for _ in range(tasks)]  # which system is how good in each task
+    truth = np.mean(orders, axis=0) + 1
+    hits = []
+    for _ in range(runs):
+        draws, scores = [], []
+        for order in orders:
+            group = np.repeat(np.arange(groups), 10)
+            speaker = 0.4 * rng.standard_normal(groups)
+            runs_of = []
+            for place in order:
+                rate = 0.12 * np.exp(step * place + (speaker + 0.1 * rng.standard_normal(groups))[group])
+                errors = rng.binomial(10, np.minimum(rate, 1))
+                length = np.full(len(group), 10)
+                runs_of.append([{"id": np.arange(len(group)), "group": group, "errors": errors, "length": length}])
+            draws.append(seeded_draws(runs_of, wer, n=n))
+            scores.append([wer(found) for (found,) in runs_of])
+        intervals = rank_intervals(np.transpose(scores), np.stack(draws, axis=-1), higher_is_better=False)
+        hits += [i.low <= t <= i.high for i, t in zip(intervals, truth, strict=True)]
+    return 100 * float(np.mean(hits))
+
+
+def test_intervals_of_mean_ranks_cover() -> None:
+    assert rank_coverage(0.1, runs=15, n=100) >= 90
+
+
+@pytest.mark.slow
+def test_coverage_of_mean_ranks() -> None:
+    """Ranks are whole numbers in each task: intervals of well separated systems have no width and are always right."""
+    for step in (0.02, 0.05, 0.1, 0.2, 0.4):
+        found = rank_coverage(step, runs=200)
+        print(f"\nsystems {step:g} apart in log error rate: {found:.1f} %", end="")
+        assert found >= (93 if step >= 0.05 else 85)
