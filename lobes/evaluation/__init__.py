@@ -54,6 +54,7 @@ from lobes.evaluation.statistics import (
 )
 from lobes.evaluation.tables import markdown_table, update_file, update_text
 from lobes.evaluation.thresholds import OperatingPoint, tune_rules
+from lobes.evaluation.translation import bleu, chrf, translation_records, translation_signatures
 from lobes.evaluation.understanding import (
     concept_error_rate,
     concept_value_error_rate,
@@ -66,10 +67,6 @@ from lobes.evaluation.understanding import (
     understanding_records,
     with_intervals,
 )
-from lobes.evaluation.translation import bleu, chrf, translation_records, translation_signatures
-
-__all__ = [
-    "AGREEMENT",
 from lobes.evaluation.verification import (
     Calibration,
     act_dcf,
@@ -84,6 +81,7 @@ from lobes.evaluation.verification import (
 )
 
 __all__ = [
+    "AGREEMENT",
     "Calibration",
     "Comparison",
     "EventFinder",
@@ -100,10 +98,10 @@ __all__ = [
     "accuracy",
     "act_dcf",
     "activity_figure",
+    "agreement_records",
     "align_edits",
     "align_order",
     "align_spans",
-    "agreement_records",
     "append_row",
     "auc",
     "average_precision",
@@ -116,8 +114,8 @@ __all__ = [
     "cer",
     "char_errors",
     "choose_items",
-    "cllr",
     "chrf",
+    "cllr",
     "collar",
     "concept_error_rate",
     "concept_value_error_rate",
@@ -175,8 +173,8 @@ __all__ = [
     "slot_f1",
     "slot_precision",
     "slot_recall",
-    "tagged_records",
     "speaker_means",
+    "tagged_records",
     "translation_records",
     "translation_signatures",
     "trial_records",

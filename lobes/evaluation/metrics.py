@@ -195,20 +195,14 @@ EVENT_METRICS = frozenset(
         *("event_precision", "event_recall", "average_precision", "mean_average_precision"),
     }
 )
-#: Of dependency parses; `lobes.evaluation.parsing` has them.
+#: Of dependency parses, understanding and ratings; `lobes.evaluation.{parsing,understanding,agreement}` have them.
 PARSING_METRICS = frozenset({"upos", "uas", "las"})
-#: Metrics that tables and plots show in percent.
-PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc"}) | EVENT_METRICS | PARSING_METRICS
-#: Those in which more is better, by name: what tables and plots know of a metric read back from a file.
-HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2"}) | EVENT_METRICS | PARSING_METRICS
-#: Of spoken language understanding, in which more is better; `lobes.evaluation.understanding` has them.
 SLOT_METRICS = frozenset({"slot_f1", "slot_precision", "slot_recall", "intent_accuracy"})
 CONCEPT_METRICS = frozenset({"concept_error_rate", "concept_value_error_rate"})
+AGREEMENT_METRICS = frozenset({"ccc", "ccc_per_file"})
+TRANSLATION_METRICS = frozenset({"bleu", "chrf"})
+_RATES = EVENT_METRICS | PARSING_METRICS | SLOT_METRICS | TRANSLATION_METRICS
 #: Metrics that tables and plots show in percent.
-PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc"}) | EVENT_METRICS | SLOT_METRICS | CONCEPT_METRICS
+PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc"}) | _RATES | CONCEPT_METRICS
 #: Those in which more is better, by name: what tables and plots know of a metric read back from a file.
-HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2"}) | EVENT_METRICS | SLOT_METRICS
-HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2", "ccc", "ccc_per_file"}) | EVENT_METRICS
-PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc", "bleu", "chrf"}) | EVENT_METRICS
-#: Those in which more is better, by name: what tables and plots know of a metric read back from a file.
-HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2", "bleu", "chrf"}) | EVENT_METRICS
+HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2"}) | _RATES | AGREEMENT_METRICS

@@ -13,7 +13,7 @@ from torch import Tensor
 from lobes.dataio import AudioDataset, Trial
 from lobes.evaluation import trials_eer
 from lobes.probes.downstream import cache_features
-from lobes.probes.logistic import PooledLayers
+from lobes.probes.pooled import PooledLayers
 
 
 def pooled_layers(

@@ -18,11 +18,11 @@ from lobes.training.signals import EXIT_INTERRUPTED, EXIT_REQUEUE, Requeue
 from lobes.training.students import ReadOut, save_student
 
 __all__ = [
-    "EXIT_INTERRUPTED",
-    "EXIT_REQUEUE",
     "Brain",
     "Checkpointer",
     "DecidingBrain",
+    "EXIT_INTERRUPTED",
+    "EXIT_REQUEUE",
     "FidelityBrain",
     "Hparams",
     "HparamsFile",
