@@ -96,9 +96,11 @@ def rate(hparams, run_opts, manifests) -> dict:
     groups = model.parameter_groups(hparams["encoder_lr"])
     brain = Rater({"model": model}, lambda _: hparams["opt_class"](groups), hparams, run_opts, hparams["checkpointer"])
     brain.fit(hparams["epoch_counter"], train, valid, None, hparams["train_loader"], hparams["valid_loader"])
+    brain.evaluate(valid, max_key="ccc", test_loader_kwargs=hparams["valid_loader"])
+    on_valid = ccc(brain.records)
     brain.evaluate(test, max_key="ccc", test_loader_kwargs=hparams["valid_loader"])
     by_file = bootstrap_interval(brain.records, ccc_per_file)
-    others = {f"ccc_per_file_{name}": getattr(by_file, name) for name in ("value", "low", "high")}
+    others = {f"ccc_per_file_{name}": getattr(by_file, name) for name in ("value", "low", "high")} | {"valid": on_valid}
     notes = "layer weights " + " ".join(f"{weight:.3f}" for weight in model.probe.weights())
     return {"metric": ccc, "records": brain.records, "other_metrics": others, "notes": notes, **costs(brain, encoder)}
 

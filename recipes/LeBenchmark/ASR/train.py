@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     brain.tokenizer, brain.decoder = tokenizer, decoder
     brain.fit(hparams["epoch_counter"], train, valid, None, hparams["train_loader"], hparams["valid_loader"])
     brain.evaluate(valid, min_key="cer", test_loader_kwargs=hparams["valid_loader"])
-    on_valid = {f"valid_{name}": brain.rate(name) for name in RATES}
+    on_valid = {"valid": brain.rate(hparams["metric"]), **{f"valid_{name}": brain.rate(name) for name in RATES}}
     brain.evaluate(test, min_key="cer", test_loader_kwargs=hparams["valid_loader"])
     on_main(save, hparams, brain, manifests, on_valid, unseen["test"])
 

@@ -61,6 +61,12 @@ class AST(Brain):
         mean = average_checkpoints(self.checkpointer, "model", self.hparams.average, self.hparams.average_by)
         self.unwrapped("model").load_state_dict(mean)
 
+    def records(self):
+        """The counts of each sentence of the stage, and its translation."""
+        references, texts, names, groups = zip(*self.translations, strict=True)
+        counted = translation_records(references, texts, names, groups)
+        return [{**record, "hypothesis": text} for record, text in zip(counted, texts, strict=True)]
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prepare the corpus, train on an encoder, translate the test split."""
@@ -89,17 +95,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     brain = AST({"model": model}, lambda _: hparams["opt_class"](groups), hparams, run_opts, hparams["checkpointer"])
     brain.tokenizer = target
     brain.fit(hparams["epoch_counter"], train, valid, None, hparams["train_loader"], hparams["valid_loader"])
+    brain.evaluate(valid, test_loader_kwargs=hparams["valid_loader"])
+    on_valid = {f"valid{suffix}": metric(brain.records()) for suffix, metric in (("", bleu), ("_chrf", chrf))}
     brain.evaluate(test, test_loader_kwargs=hparams["valid_loader"])
-    on_main(save, hparams, brain, manifests, signatures)
+    on_main(save, hparams, brain, manifests, signatures, on_valid)
 
 
-def save(hparams, brain, manifests, signatures) -> None:
+def save(hparams, brain, manifests, signatures, on_valid) -> None:
     """Write ``result.json``: the counts of each sentence, and its translation."""
-    references, texts, names, groups = zip(*brain.translations, strict=True)
-    records = [
-        {**record, "hypothesis": text}
-        for record, text in zip(translation_records(references, texts, names, groups), texts, strict=True)
-    ]
+    records = brain.records()
     interval = bootstrap_interval(records, chrf)
     weights = " ".join(f"{weight:.3f}" for weight in brain.unwrapped("model").probe.weights())
     brain.tokenizer.save(Path(hparams["output_folder"]) / "tokenizer.json")
@@ -109,7 +113,7 @@ def save(hparams, brain, manifests, signatures) -> None:
         system=hparams["name"],
         metric=bleu,
         records=records,
-        other_metrics={"chrf": interval.value, "chrf_low": interval.low, "chrf_high": interval.high},
+        other_metrics={"chrf": interval.value, "chrf_low": interval.low, "chrf_high": interval.high, **on_valid},
         seed=hparams["seed"],
         data=manifests,
         data_name=hparams["data_name"],

@@ -121,7 +121,7 @@ def save(hparams, manifests, splits, trials, embeddings, cost, notes) -> None:
     targets = [trial.target for trial in trials["valid"]]
     llr = calibrate(targets, scores["valid"])(scores["test"])
     records = evaluation.verification_records(trials["test"], scores["test"], speakers, llr)
-    on_valid = {"eer_valid": eer(evaluation.verification_records(trials["valid"], scores["valid"], speakers))}
+    on_valid = {"valid": eer(evaluation.verification_records(trials["valid"], scores["valid"], speakers))}
     costs_of_errors = [measure(p_target) for measure in (min_dcf, act_dcf) for p_target in hparams["p_target"]]
     write_result(
         hparams["output_folder"],

@@ -64,17 +64,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "all" in manifests:  # no official split
         where, options = Path(hparams["output_folder"]) / "folds", {"n_folds": hparams["n_folds"], "valid_parts": 1}
         folds = on_main(lambda: make_folds(manifests["all"], where, "groups at random", **options))
-    found, unseen = [], []
+    found, unseen, on_valid = [], [], []
     for name, fold in folds.items():
         folder = Path(hparams["output_folder"]) / ("" if name == "." else f"folds/{name}")
-        outcomes, cost, labels = train_fold(hparams, run_opts, metric, folder, fold)
+        outcomes, cost, labels, score = train_fold(hparams, run_opts, metric, folder, fold)
         found.append((outcomes, cost))
         unseen += labels
-    on_main(save, hparams, metric, found, unseen, manifests)
+        on_valid.append(score)
+    on_main(save, hparams, metric, found, unseen, sum(on_valid) / len(on_valid), manifests)
 
 
 def train_fold(hparams, run_opts, metric, folder, fold) -> tuple:
-    """What was understood in the test split, what training cost, and the labels in test that training has not."""
+    """What was understood in test, what training cost, labels in test that training has not, the score on valid."""
     torch.manual_seed(hparams["seed"])
     encoder = load_upstream(hparams)
     splits = {split: read_manifest(path) for split, path in fold.items()}
@@ -99,11 +100,13 @@ def train_fold(hparams, run_opts, metric, folder, fold) -> tuple:
     brain.coding, brain.metric = coding, metric
     brain.fit(epochs, train, valid, None, hparams["train_loader"], hparams["valid_loader"])
     best = {"max_key" if metric.higher_is_better else "min_key": "metric"}
+    brain.evaluate(valid, **best, test_loader_kwargs=hparams["valid_loader"])
+    on_valid = metric(tagged_records(*zip(*brain.outcomes, strict=True)))
     brain.evaluate(test, **best, test_loader_kwargs=hparams["valid_loader"])
-    return brain.outcomes, costs(brain, encoder), unseen
+    return brain.outcomes, costs(brain, encoder), unseen, on_valid
 
 
-def save(hparams, metric, found, unseen, manifests) -> None:
+def save(hparams, metric, found, unseen, on_valid, manifests) -> None:
     """Write ``result.json``: the metrics over all folds, what was understood of each utterance."""
     outcomes, cost = all_folds(found)
     records = tagged_records(*zip(*outcomes, strict=True))
@@ -113,7 +116,7 @@ def save(hparams, metric, found, unseen, manifests) -> None:
         system=hparams["name"],
         metric=metric,
         records=records,
-        other_metrics={"unseen_labels": len(unseen), **with_intervals(records, metric.name)},
+        other_metrics={"valid": on_valid, "unseen_labels": len(unseen), **with_intervals(records, metric.name)},
         seed=hparams["seed"],
         data=manifests,
         data_name=hparams["data_name"],

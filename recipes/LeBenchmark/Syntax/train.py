@@ -63,9 +63,12 @@ class Syntax(Brain):
         """Keep the checkpoint with the highest LAS of recognised words on the valid split."""
         self.parses = self.gather(self.parses)
         if stage == Stage.VALID:
-            gold, recognised, _, ids, groups = zip(*self.parses, strict=True)
-            score = las(parse_records(gold, recognised, ids, groups))
-            self.checkpointer.save_and_keep_only(meta={"las": score, "epoch": epoch}, max_keys=["las"])
+            self.checkpointer.save_and_keep_only(meta={"las": self.score(), "epoch": epoch}, max_keys=["las"])
+
+    def score(self):
+        """LAS of the stage's recognised words."""
+        gold, recognised, _, ids, groups = zip(*self.parses, strict=True)
+        return las(parse_records(gold, recognised, ids, groups))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -96,11 +99,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     brain = Syntax({"model": model}, lambda _: hparams["opt_class"](groups), hparams, run_opts, hparams["checkpointer"])
     brain.tokenizer, brain.labels = tokenizer, labels
     brain.fit(hparams["epoch_counter"], train, valid, None, hparams["train_loader"], hparams["valid_loader"])
+    brain.evaluate(valid, max_key="las", test_loader_kwargs=hparams["valid_loader"])
+    on_valid = brain.score()
     brain.evaluate(test, max_key="las", test_loader_kwargs=hparams["valid_loader"])
-    on_main(save, hparams, brain, manifests)
+    on_main(save, hparams, brain, manifests, on_valid)
 
 
-def save(hparams, brain, manifests) -> None:
+def save(hparams, brain, manifests, on_valid) -> None:
     """Write ``result.json`` and the parses as CoNLL-U."""
     gold, recognised, given, ids, groups = zip(*sorted(brain.parses, key=lambda parse: parse[3]), strict=True)
     folder = Path(hparams["output_folder"])
@@ -120,6 +125,7 @@ def save(hparams, brain, manifests) -> None:
         metric=las,
         records=[parse | more | error for parse, more, error in zip(of_recognised, kept, errors, strict=True)],
         other_metrics={
+            "valid": on_valid,
             "wer": wer(words),
             **{score.name: score(of_recognised) for score in scores},
             **{f"{score.name}_given_words": score(of_given) for score in scores},
