@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lobes.dataio.tagged import read_tagged
 from lobes.errors import ConfigError, DataError
 from lobes.evaluation.metrics import Metric, ratio_metric
 from lobes.evaluation.records import Table, edit_counts
@@ -105,6 +104,8 @@ def tagged_records(
     >>> record["intents_right"], record["concept_value_errors"], record["reference"]
     (1, 1, '#order a <drink mocha >')
     """
+    from lobes.dataio.tagged import read_tagged  # lobes.dataio loads PyTorch, which tables do without
+
     meant, understood = [read_tagged(text) for text in references], [read_tagged(text) for text in hypotheses]
     intents = ([m.intent for m in meant], [m.intent for m in understood]) if any(m.intent for m in meant) else None
     records = understanding_records([m.concepts for m in meant], [m.concepts for m in understood], intents, ids, groups)

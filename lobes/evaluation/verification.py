@@ -270,8 +270,8 @@ def calibrate(targets: ArrayLike, scores: ArrayLike, p_target: float = 0.5, smoo
     Example
     -------
     >>> found = calibrate([1, 1, 0, 0], [2.0, 1.0, 1.5, 0.0])
-    >>> bool(found.slope > 0), np.round(found([1.125]), 6).tolist()
-    (True, [0.0])
+    >>> bool(found.slope > 0), bool(abs(found([1.125])[0]) < 0.01)
+    (True, True)
     """
     _costs(p_target, 1.0, 1.0)
     target, score = np.asarray(targets).astype(bool), np.asarray(scores, dtype=np.float64)

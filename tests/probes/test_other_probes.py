@@ -20,7 +20,7 @@ def clouds(n: int = 120, layers: int = 3, telling: int = 1):
 
 
 @pytest.mark.parametrize(
-    "probe", [KNNProbe(), MLPProbe(n_points=2, max_epochs=30)], ids=lambda probe: type(probe).__name__
+    "probe", [KNNProbe(), MLPProbe(n_points=2, max_epochs=12)], ids=lambda probe: type(probe).__name__
 )
 def test_they_find_the_layer_and_tell_what_is_there(probe):
     features, labels, groups = clouds()

@@ -27,6 +27,7 @@ def test_calls_are_told_apart_at_a_recorder_that_was_not_heard(danum, tmp_path):
     assert {row["group"] for row in rows} == {"S10", "S12"}
 
 
+@pytest.mark.slow
 def test_a_background_that_tells_the_call_is_shown(danum, tmp_path):
     given = (f"--data_folder={danum(leaks=True)}", LOGMEL, CLASSES)
     result = train("Gibbons/call_type", tmp_path / "run", *given)
@@ -74,7 +75,7 @@ def test_skipped_clips_are_listed(danum, tmp_path):
     assert list(skipped(tmp_path / "run" / "manifests")) == ["duet_S10_20180620_080003_9.5_10.5_.wav"]
 
 
-@pytest.mark.parametrize("method", ["LoRA(rank=2)", "FullFineTuning()"])
+@pytest.mark.parametrize("method", ["LoRA(rank=2)", pytest.param("FullFineTuning()", marks=pytest.mark.slow)])
 def test_one_switch_chooses_how_the_encoder_is_tuned(danum, tmp_path, method):
     name, options = method.rstrip(")").split("(")
     tag = f"--adaptation=!name:lobes.adapters.{name}" + (f" {{{options.replace('=', ': ')}}}" if options else "")

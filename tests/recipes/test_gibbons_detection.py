@@ -115,6 +115,7 @@ def own_recordings(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_recordings_of_ones_own_with_raven_tables(own_recordings, tmp_path):
     given = [
         f"--data_folder={own_recordings}",
@@ -129,6 +130,7 @@ def test_recordings_of_ones_own_with_raven_tables(own_recordings, tmp_path):
     assert load_detector(tmp_path / "run" / "model").events == ["great call"]
 
 
+@pytest.mark.slow
 def test_an_encoder_is_tuned_and_its_adapter_merged(own_recordings, tmp_path):
     given = [f"--data_folder={own_recordings}", "--classes=[great call]", "--encoder=sm-tiny", "--epochs=1"]
     given.append("--prepare.shares.test=0.4")

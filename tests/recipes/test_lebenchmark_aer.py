@@ -148,6 +148,7 @@ def test_features_of_a_folder_serve_all_heads(allosat, tmp_path):
     assert result["cost"]["parameters_trained"] == result["cost"]["parameters_total"]
 
 
+@pytest.mark.slow
 def test_recola_rates_one_target_every_40_ms(tmp_path):
     noise = np.random.default_rng(0)
     root = tmp_path / "recola"
@@ -174,6 +175,7 @@ def test_recola_rates_one_target_every_40_ms(tmp_path):
         train(RECIPE, tmp_path / "no", f"--data_folder={root}", LOGMEL, "--target=dominance", hparams="recola.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_emodb_itself_is_told_above_chance(lobes_data, tmp_path):
     if not (lobes_data / "emodb").is_dir():
