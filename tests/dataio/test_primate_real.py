@@ -119,6 +119,7 @@ def test_the_background_names_the_gibbon(lobes_data, tmp_path):
     assert scores["3-8 kHz"] > 0.9 and scores["0-300 Hz"] > 0.55, scores  # chance is .083
 
 
+@pytest.mark.slow
 def test_siamangs_are_told_apart_less_well_in_another_session(lobes_data, tmp_path):
     folder = folder_of(lobes_data, "siamang")
     path = prepare_siamang(folder, tmp_path / "call")["all"]

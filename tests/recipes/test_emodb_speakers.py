@@ -51,6 +51,7 @@ def test_a_voice_is_known_again_in_an_unheard_text(emodb_folder, tmp_path):
     assert cost["audio_hours"] == pytest.approx(4 * len(SPEAKERS) * len(TEXTS) * 0.5 / 3600)
 
 
+@pytest.mark.slow
 def test_a_voice_that_is_new_in_each_text_is_not_known_again(emodb_folder, tmp_path):
     """What tells speakers apart within a text is in no other text: had the fold heard it, all would be right."""
     data = f"--data_folder={emodb_folder(own_voice=False)}"

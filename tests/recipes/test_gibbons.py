@@ -67,6 +67,7 @@ def test_pretraining_never_hears_the_recorder_that_is_held_out(danum, tmp_path):
     assert all(f"{recorder}: layer" in log for recorder in RECORDERS)
 
 
+@pytest.mark.slow
 def test_skipped_clips_are_listed(danum, tmp_path):
     folder = danum()
     (folder / "duet_S10_20180620_080003_9.5_10.5_.wav").write_bytes(b"no audio")

@@ -36,6 +36,7 @@ def test_broken_files_are_left_out_and_counted(librispeech_folder, tmp_path):
     assert load_encoder(tmp_path / "run").dim == 48
 
 
+@pytest.mark.slow
 def test_a_second_iteration_learns_the_clusters_of_the_first(librispeech_folder, tmp_path):
     """The objective of clips_hubert.yaml, on this corpus."""
     few = ("--train_loader.batch_seconds=30", f"--data_folder={librispeech_folder}", *SMALL)

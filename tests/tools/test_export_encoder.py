@@ -38,6 +38,7 @@ def export(monkeypatch):
     return call
 
 
+@pytest.mark.slow
 def test_a_shipped_encoder_becomes_two_files_and_a_table(tmp_path, export, capsys):
     export("logmel-40-25hz", tmp_path / "out", "--layers")
     printed = capsys.readouterr().out
