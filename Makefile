@@ -43,7 +43,7 @@ demo: $(STAMP)
 	@$(PY) tools/demo.py $(ARGS)
 
 test: $(STAMP)
-	@echo "make: running the default tests (about 5 minutes on 2 cores)"
+	@echo "make: running the default tests (5 to 6 minutes on 2 cores)"
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(STAMP)

@@ -181,6 +181,7 @@ def _train_all(cases: list, folder: Path) -> None:
         (folder / f"{encoder}-{method}-{rank}").write_bytes(trained.numpy().tobytes())
 
 
+@pytest.mark.slow
 def test_every_method_trains_on_two_processes(tmp_path):
     cases = [*FEW, ("sdpa", "prefix"), ("sdpa", "llama-2"), ("wav2vec2", "full")]
     assert in_ranks(_train_all, cases, tmp_path) == [0, 0]

@@ -22,6 +22,7 @@ def folder_of(lobes_data, corpus):
     return lobes_data / corpus
 
 
+@pytest.mark.slow
 def test_fsdd(lobes_data, tmp_path):
     path = prepare_fsdd(folder_of(lobes_data, "fsdd"), tmp_path)["all"]
     whole = validate_splits({"all": path})["all"]
@@ -51,6 +52,7 @@ def test_librispeech_clips(lobes_data, tmp_path):
     assert sum(len(m.groups) for m in manifests.values()) == 55
 
 
+@pytest.mark.slow
 def test_gcompris_fr(lobes_data, tmp_path):
     manifests = validate_splits(prepare_gcompris_fr(folder_of(lobes_data, "gcompris_fr"), tmp_path))
     texts = {name: {row["text"] for row in m.rows} for name, m in manifests.items()}

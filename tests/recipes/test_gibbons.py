@@ -46,6 +46,7 @@ def test_a_class_that_is_not_there_is_named(danum, tmp_path):
         train("Gibbons/call_type", tmp_path / "run", f"--data_folder={danum(clips=1)}", LOGMEL)
 
 
+@pytest.mark.slow
 def test_pretraining_never_hears_the_recorder_that_is_held_out(danum, tmp_path):
     folder = danum(clips=2)
     cc0 = tmp_path / "borneo_sulawesi_cc0"

@@ -14,6 +14,7 @@ from lobes.detection import load_detector, recording_events
 from lobes.errors import ConfigError, DataError
 from lobes.evaluation import event_f1
 
+pytestmark = pytest.mark.slow  # tests/detection tests by default what it trains
 RATE = 16000
 SMALL = (
     "--encoder=logmel-40-25hz",
@@ -115,7 +116,6 @@ def own_recordings(tmp_path_factory):
     return root
 
 
-@pytest.mark.slow
 def test_recordings_of_ones_own_with_raven_tables(own_recordings, tmp_path):
     given = [
         f"--data_folder={own_recordings}",
@@ -130,7 +130,6 @@ def test_recordings_of_ones_own_with_raven_tables(own_recordings, tmp_path):
     assert load_detector(tmp_path / "run" / "model").events == ["great call"]
 
 
-@pytest.mark.slow
 def test_an_encoder_is_tuned_and_its_adapter_merged(own_recordings, tmp_path):
     given = [f"--data_folder={own_recordings}", "--classes=[great call]", "--encoder=sm-tiny", "--epochs=1"]
     given.append("--prepare.shares.test=0.4")

@@ -45,6 +45,7 @@ def tuned(danum, pretrained, tmp_path):
     return tune
 
 
+pytestmark = pytest.mark.slow  # tests/adapters tests by default what it measures
 LORA = "--adaptation=!name:lobes.adapters.LoRA {rank: 2}"
 
 
@@ -82,7 +83,6 @@ def test_controls_hold_the_encoder(pretrained):
     assert all(0.5 < loss < 2.0 for loss in losses)
 
 
-@pytest.mark.slow
 def test_what_is_lost_is_measured(tuned, pretrained, fsdd_folder, tmp_path, monkeypatch, capsys):
     fsdd_folder(takes=3, speakers=("ann", "bob", "cleo"))
     monkeypatch.setenv("LOBES_DATA", str(tmp_path))
@@ -113,7 +113,6 @@ def test_what_is_lost_is_measured(tuned, pretrained, fsdd_folder, tmp_path, monk
     retention.main()
 
 
-@pytest.mark.slow
 def test_all_methods_on_one_encoder_go_on_where_they_were_stopped(
     danum, pretrained, fsdd_folder, tmp_path, monkeypatch, capsys
 ):

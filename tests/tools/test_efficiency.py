@@ -55,6 +55,7 @@ def quick(tool, out: Path, *arguments: str) -> dict:
     return json.loads((out / "layers.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_quick_run_measures_and_reports(tool, here, tmp_path):
     document = quick(tool, tmp_path, "--mixers", "SDPA", "summarymixing MERGED", "--publish", str(tmp_path / "docs"))
     assert {"command", "date", "hardware", "packages", "commit"} <= set(document["about"])
