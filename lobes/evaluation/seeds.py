@@ -100,13 +100,13 @@ def compare_seeds(
     metric: Metric,
     group: str | None = "group",
     level: float = 0.95,
+    paired: bool = False,
 ) -> Comparison:
     """Return the difference a - b of two systems, each the mean over its seeds, with interval and two-sided p-value.
 
     As `seeds_interval` with `"t"`: groups of items are paired, seeds are not: the same number makes other random
-    weights of different systems. (Where it means the same, labelled clips drawn, the interval is a little too wide.)
-    Where one of the two has a single seed nothing is known of its others: `paired_bootstrap` compares one run of each,
-    with the same seed if there is one, and `method` says so.
+    weights of different systems. Where one of the two has a single seed nothing is known of its others:
+    `paired_bootstrap` compares one run of each, with the same seed if there is one, and `method` says so.
 
     Parameters
     ----------
@@ -114,12 +114,20 @@ def compare_seeds(
         The systems' records by training seed; not necessarily the same seeds, or as many.
     metric, group, level
         As for `seeds_interval`.
+    paired : bool
+        A seed is the same draw for both: an encoder before and after training, the same labelled clips. Then only
+        seeds that both have count, and what a seed does to both cancels.
 
     Raises
     ------
     DataError
-        They do not hold the same items.
+        They do not hold the same items; or `paired`, and they have no seed in common.
     """
+    if paired:
+        common = sorted(set(a) & set(b))
+        if not common:
+            raise DataError(f"seeds: {sorted(a)} and {sorted(b)} have none in common to pair; pass paired=False")
+        a, b = ({seed: runs[seed] for seed in common} for runs in (a, b))
     _check([*a.values()] and [*b.values()], "t", level)
     if min(len(a), len(b)) == 1:
         common = sorted(set(a) & set(b))
@@ -132,11 +140,12 @@ def compare_seeds(
     index, unit = _units(index)
     pseudo, first = _pseudo(metric, tables, index, values), len(a)
     value_a, value_b = float(values[:first].mean()), float(values[first:].mean())
-    error, freedom = _difference(pseudo[:first], pseudo[first:])
+    error, freedom = _two_way(pseudo[:first] - pseudo[first:]) if paired else _difference(pseudo[:first], pseudo[first:])
     difference = value_a - value_b
     low, high = _on_scale(difference, error, freedom, level, (-math.inf, math.inf))
     p_value = _p_value(difference, error, freedom)
     seeds = f"{first}" if first == len(b) else f"{first} and {len(b)}"
+    seeds = f"{seeds} paired" if paired else seeds
     method = f"t over {seeds} seeds and {unit}"
     return Comparison(difference, low, high, p_value, value_a, value_b, level, len(index), n_groups, method)
 

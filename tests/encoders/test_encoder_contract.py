@@ -80,30 +80,31 @@ def pad(utterances: list[torch.Tensor], fill: float) -> tuple[torch.Tensor, torc
     return batch, torch.tensor([len(u) / longest for u in utterances])
 
 
-@pytest.mark.parametrize("samples", [1, 159, 160, 161, 401, 7777, 16000])
-@pytest.mark.parametrize("fill", [0.0, 100.0, math.nan])
-def test_alone_equals_padded_with_garbage(encoder, samples, fill):
-    utterance, other = torch.randn(samples), torch.randn(20001)
-    alone = encoder(utterance[None], torch.ones(1))
-    batch = encoder(*pad([utterance, other], fill))
-    n_frames = alone.frames.shape[1]
-    assert alone.valid.all() and batch.valid[0].sum() == n_frames and batch.valid[1].all()
-    for ours, theirs in zip([batch.frames, *batch.layers], [alone.frames, *alone.layers], strict=True):
-        torch.testing.assert_close(ours[0, :n_frames], theirs[0], atol=1e-5, rtol=1e-5)
-        assert torch.equal(ours[0, n_frames:], torch.zeros_like(ours[0, n_frames:]))
+def check_padding(encoder, lengths: list[int], fills: list[float], **tolerance: float) -> None:
+    """Utterances of these lengths in samples, beside a longer one, are as each is alone, whatever fills their rows."""
+    utterances = [torch.randn(length) for length in lengths]
+    each = [encoder(utterance[None], torch.ones(1)) for utterance in utterances]
+    for fill in fills:
+        batch = encoder(*pad([*utterances, torch.randn(20001)], fill))
+        assert batch.valid[-1].all()
+        for row, (length, alone) in enumerate(zip(lengths, each, strict=True)):
+            n_frames, where = alone.frames.shape[1], f"{length} samples, padded with {fill}"
+            assert alone.valid.all() and batch.valid[row].sum() == n_frames, where
+            for ours, theirs in zip([batch.frames, *batch.layers], [alone.frames, *alone.layers], strict=True):
+                torch.testing.assert_close(
+                    ours[row, :n_frames].float(), theirs[0].float(), msg=lambda m, w=where: f"{w}: {m}", **tolerance
+                )
+                assert not ours[row, n_frames:].any(), where
 
 
-@pytest.mark.parametrize("samples", [1, 401, 7777])
-def test_alone_equals_padded_with_garbage_in_bfloat16(encoder, samples):
+def test_alone_equals_padded_with_garbage(encoder):
+    check_padding(encoder, [1, 159, 160, 161, 401, 7777, 16000], [0.0, 100.0, math.nan], atol=1e-5, rtol=1e-5)
+
+
+def test_alone_equals_padded_with_garbage_in_bfloat16(encoder):
     """As it is used: weights in float32, under autocast."""
-    utterance, other = torch.randn(samples), torch.randn(20001)
     with torch.autocast("cpu", torch.bfloat16):
-        alone = encoder(utterance[None], torch.ones(1))
-        batch = encoder(*pad([utterance, other], math.nan))
-    n_frames = alone.frames.shape[1]
-    for ours, theirs in zip([batch.frames, *batch.layers], [alone.frames, *alone.layers], strict=True):
-        torch.testing.assert_close(ours[0, :n_frames].float(), theirs[0].float(), atol=0.1, rtol=0.05)
-        assert not ours[0, n_frames:].any()
+        check_padding(encoder, [1, 401, 7777], [math.nan], atol=0.1, rtol=0.05)
 
 
 def test_gradients_are_blind_to_padding_too():

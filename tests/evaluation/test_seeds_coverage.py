@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lobes.errors import DataError
 from lobes.evaluation import accuracy, wer
 from lobes.evaluation.ranking import rank_intervals
 from lobes.evaluation.seeds import compare_seeds, seeded_draws, seeds_interval
@@ -80,15 +81,31 @@ def test_coverage_over_seeds_and_groups(name: str) -> None:
         assert 92.3 <= t <= 97.7  # 93 to 97, with a standard error of 0.7
 
 
-def p_values(seeds: int, groups: int, runs: int) -> np.ndarray:
-    """Of comparisons of two systems that are equally good, on the same utterances."""
+def p_values(seeds: int, groups: int, runs: int, paired: bool = False) -> np.ndarray:
+    """Of comparisons of two systems that are equally good, on the same utterances; `paired` in what a seed does too."""
     rng = np.random.default_rng(seeds)
     found = []
     for _ in range(runs):
-        both = recogniser(rng, 2 * seeds, groups)
-        a, b = (dict(enumerate(half)) for half in (both[:seeds], both[seeds:]))
-        found.append(compare_seeds(a, b, wer).p_value)
+        if paired:
+            a, b = paired_recognisers(rng, seeds, groups)
+        else:
+            both = recogniser(rng, 2 * seeds, groups)
+            a, b = both[:seeds], both[seeds:]
+        found.append(compare_seeds(dict(enumerate(a)), dict(enumerate(b)), wer, paired=paired).p_value)
     return np.array(found)
+
+
+def paired_recognisers(rng: np.random.Generator, seeds: int, groups: int) -> tuple[list[Table], list[Table]]:
+    """Two systems to which a seed does much the same, but for what it does to each of them and each speaker."""
+    a = recogniser(rng, seeds, groups, spread=0.3)
+    b = []
+    for run in a:
+        own = 0.1 * rng.standard_normal() + 0.15 * rng.standard_normal(groups)[run["group"]]
+        first = np.exp(-0.1 * rng.standard_normal() - 0.15 * rng.standard_normal(groups)[run["group"]])
+        rate = run["errors"] / run["length"]
+        run["errors"] = rng.binomial(run["length"], np.minimum(rate * first, 1))
+        b.append({**run, "errors": rng.binomial(run["length"], np.minimum(rate * np.exp(own), 1))})
+    return a, b
 
 
 def test_equal_systems_are_told_apart_one_time_in_twenty() -> None:
@@ -96,10 +113,22 @@ def test_equal_systems_are_told_apart_one_time_in_twenty() -> None:
     assert 1 <= 100 * np.mean(found < 0.05) <= 10 and 0.42 < found.mean() < 0.58
 
 
+def test_pairing_seeds_is_as_honest_and_sees_more() -> None:
+    found = p_values(3, 12, 150, paired=True)
+    assert 1 <= 100 * np.mean(found < 0.05) <= 10
+    a, b = (dict(enumerate(runs)) for runs in paired_recognisers(np.random.default_rng(1), 4, 20))
+    pair, apart = compare_seeds(a, b, wer, paired=True), compare_seeds(a, b, wer)
+    assert pair.difference == apart.difference and pair.method == "t over 4 paired seeds and groups"
+    assert pair.high - pair.low < 0.7 * (apart.high - apart.low)
+    with pytest.raises(DataError, match=r"\[7\] have none in common"):
+        compare_seeds(a, {7: b[0]}, wer, paired=True)
+
+
 @pytest.mark.slow
-def test_equal_systems_are_told_apart_one_time_in_twenty_however_many_seeds() -> None:
+@pytest.mark.parametrize("paired", [False, True])
+def test_equal_systems_are_told_apart_one_time_in_twenty_however_many_seeds(paired: bool) -> None:
     for seeds, groups in ((2, 12), (3, 24), (5, 12)):
-        found = p_values(seeds, groups, 1000)
+        found = p_values(seeds, groups, 1000, paired)
         print(f"\n{seeds} seeds, {groups} groups: p < 0.05 in {100 * np.mean(found < 0.05):.1f} %", end="")
         assert 2.3 <= 100 * np.mean(found < 0.05) <= 7.7
 
