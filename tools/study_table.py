@@ -17,12 +17,12 @@ from lobes.evaluation import (
     Metric,
     accuracy,
     append_row,
-    bootstrap_interval,
     cer,
     holm,
-    paired_bootstrap,
     read_result,
 )
+from lobes.evaluation.plots import read_curve
+from lobes.evaluation.seeds import compare_seeds, seeds_interval
 
 METRICS: dict[str, Metric] = {"french": cer, "digits": accuracy, "speakers": accuracy}
 TITLES = {"french": "French, CER %", "digits": "digits, accuracy %", "speakers": "speakers, accuracy %"}
@@ -30,8 +30,9 @@ BASELINE = "sdpa"
 COLUMNS = (
     "probe", "system", "seeds", "value", "low", "high", "seed_deviation",
     "untrained", "untrained_difference", "untrained_low", "untrained_high",
-    "sdpa_difference", "sdpa_low", "sdpa_high", "sdpa_p_holm", "parameters", "macs_per_second",
+    "sdpa_difference", "sdpa_low", "sdpa_high", "sdpa_p_holm", "parameters", "macs_per_second", "steps_to_sdpa",
 )  # fmt: skip
+SMOOTH = 300  # steps over which losses of batches, of corpora that differ, are averaged: three to four epochs
 MARKERS = re.compile(r"(<!-- study -->\n).*?(\n<!-- /study -->)", re.DOTALL)
 Results = Mapping[int, dict[str, Any]]
 
@@ -59,28 +60,31 @@ def write_tables(out: Path, docs: Path) -> None:
 def quality(out: Path) -> list[dict[str, Any]]:
     """One row per probe and system, over its seeds: alone, less its own random weights, and less attention."""
     rows = []
+    steps = steps_to_baseline(out / "pretraining")
     for probe, metric in METRICS.items():
         runs: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
         for path in sorted((out / probe).glob("*/*/result.json")):
             result = read_result(path)
             runs[result["system"]][result["seed"]] = result
         names = sorted(name for name in runs if not name.endswith(" untrained"))
-        against = {name: compare(runs[name], runs.get(BASELINE, {}), metric) for name in names if name != BASELINE}
+        baseline = runs.get(BASELINE, {})
+        against = {name: compare(runs[name], baseline, metric) for name in names if name != BASELINE}
         compared = {name: found for name, found in against.items() if found}
         p_values = dict(zip(compared, holm([found.p_value for found in compared.values()]), strict=True))
         for name in names:
-            untrained = compare(runs[name], runs.get(f"{name} untrained", {}), metric)
+            untrained = compare(runs[name], runs.get(f"{name} untrained", {}), metric, paired=True)
             line = {"probe": probe, "system": name, **alone(runs[name], metric)}
             line |= difference("untrained", untrained) | difference("sdpa", compared.get(name))
             line["untrained"] = f"{untrained.value_b:.4f}" if untrained else ""
             line["sdpa_p_holm"] = f"{p_values[name]:.4f}" if name in p_values else ""
+            line["steps_to_sdpa"] = steps.get(name, "")
             rows.append(line)
     return rows
 
 
 def alone(results: Results, metric: Metric) -> dict[str, Any]:
     """Value and interval over all seeds, the deviation between seeds, and what does not depend on the probe."""
-    found = bootstrap_interval(records(results), metric)
+    found = seeds_interval([result["records"] for result in results.values()], metric)
     by_seed = [result["metric"]["value"] for result in results.values()]
     cost = next(iter(results.values()))["cost"]
     return {
@@ -92,11 +96,15 @@ def alone(results: Results, metric: Metric) -> dict[str, Any]:
     }
 
 
-def compare(ours: Results, theirs: Results, metric: Metric) -> Comparison | None:
-    """The paired difference over the seeds that both have, None where there are none."""
-    common = sorted(set(ours) & set(theirs))
-    parts = [records({seed: results[seed] for seed in common}) for results in (ours, theirs)]
-    return paired_bootstrap(parts[0], parts[1], metric) if common else None
+def compare(ours: Results, theirs: Results, metric: Metric, paired: bool = False) -> Comparison | None:
+    """The difference over seeds and items, None where one of the two has not been run.
+
+    A seed's random weights are where its pretraining began: `paired`. Those of another system are others.
+    """
+    if not (set(ours) & set(theirs) if paired else ours and theirs):
+        return None
+    a, b = ({seed: result["records"] for seed, result in results.items()} for results in (ours, theirs))
+    return compare_seeds(a, b, metric, paired=paired)
 
 
 def difference(name: str, found: Comparison | None) -> dict[str, str]:
@@ -105,9 +113,28 @@ def difference(name: str, found: Comparison | None) -> dict[str, str]:
     return {f"{name}_{column}": f"{getattr(found, attribute):+.4f}" if found else "" for column, attribute in edges}
 
 
-def records(results: Results) -> list[dict[str, Any]]:
-    """The items of all seeds: the same item under two seeds is two, in the same group."""
-    return [{**item, "id": f"{item['id']}#{seed}"} for seed in sorted(results) for item in results[seed]["records"]]
+def steps_to_baseline(pretraining: Path) -> dict[str, str]:
+    """Steps until a system's loss, smoothed, is that of attention after half of its steps: the mean over seeds.
+
+    A seed fixes targets, batches and masks, so that losses of one seed can be compared. ">" stands before the number of
+    all steps where a seed did not get there.
+    """
+    losses: dict[str, dict[str, list[float]]] = defaultdict(dict)
+    for path in sorted(pretraining.glob("*/*/result.json")):  # of finished runs only
+        _, loss = read_curve(path.parent / "train_log.csv")
+        if len(loss) >= 2 * SMOOTH:
+            system, seed = path.parts[-3:-1]
+            losses[system][seed] = [statistics.fmean(loss[i - SMOOTH : i]) for i in range(SMOOTH, len(loss) + 1)]
+    targets = {seed: curve[(len(curve) + SMOOTH) // 2 - SMOOTH] for seed, curve in losses[BASELINE].items()}
+    found = {}
+    for system, curves in losses.items():
+        common = [(curves[seed], target) for seed, target in targets.items() if seed in curves]
+        reached = [next((i for i, loss in enumerate(c, SMOOTH) if loss <= target), None) for c, target in common]
+        there = [step for step in reached if step is not None]
+        if common:
+            whole = max(len(curve) for curve, _ in common) + SMOOTH - 1
+            found[system] = f"{statistics.fmean(there):.0f}" if len(there) == len(common) else f">{whole}"
+    return found
 
 
 def update(docs: Path, write: bool = True) -> bool:
@@ -131,7 +158,7 @@ def table(docs: Path) -> str:
     order = sorted(lines, key=lambda name: float(lines[name].get("french", {}).get("value") or "inf"))
     costs = read_costs(docs.parent / "efficiency" / "encoders.json")
     cost_columns = list(dict.fromkeys(name for cost in costs.values() for name in cost))
-    figures = [["system", "seeds", *TITLES.values(), "parameters", "MACs/s", *cost_columns]]
+    figures = [["system", "seeds", *TITLES.values(), "steps", "parameters", "MACs/s", *cost_columns]]
     differences = [["system", *(f"{probe} less {other}" for probe in METRICS for other in ("untrained", "SDPA"))]]
     for system in order:
         probes = lines[system]
@@ -140,7 +167,8 @@ def table(docs: Path) -> str:
         measured = [costs.get(system, {}).get(name, "") for name in cost_columns]
         name = system.replace("_", " ")
         seeds = max(line["seeds"] for line in probes.values())
-        figures.append([name, seeds, *(value_cell(probes.get(probe)) for probe in METRICS), *size, *measured])
+        values = [value_cell(probes.get(probe)) for probe in METRICS]
+        figures.append([name, seeds, *values, one["steps_to_sdpa"] or "–", *size, *measured])
         cells = [difference_cell(probes.get(probe), other) for probe in METRICS for other in ("untrained", "sdpa")]
         differences.append([name, *cells])
     return "\n\n".join(markdown(rows) for rows in (figures, differences))
@@ -154,11 +182,12 @@ def markdown(rows: list[list[str]]) -> str:
 
 
 def value_cell(line: Mapping[str, str] | None) -> str:
-    """Percent, with its interval."""
+    """Percent, with its interval, and the deviation of seeds where there are several."""
     if line is None:
         return ""
     value, low, high = (f"{100 * float(line[name]):.1f}" for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+    deviation = f" ± {100 * float(line['seed_deviation']):.1f}" if line["seed_deviation"] else ""
+    return f"{value} [{low}, {high}]{deviation}"
 
 
 def difference_cell(line: Mapping[str, str] | None, other: str) -> str:

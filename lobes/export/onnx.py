@@ -126,8 +126,8 @@ def quantise_onnx(source: str | Path, target: str | Path) -> Path:
     """Write an ONNX file with the weights of its linear layers in int8.
 
     Weights have one scale per output, activations one per layer and batch, taken as they come: unlike that of the
-    float graph, an utterance's output is only nearly independent of the batch. Features, norms and convolutions stay
-    in float. Weights use 7 of the 8 bits: processors without VNNI instructions add pairs of products in 16 bits, which
+    float graph, an utterance's output is only nearly independent of the batch. Features, norms, convolutions and
+    weights of more than two dimensions (HyperMixing's perceptrons of each head) stay in float. Weights use 7 of the 8 bits: processors without VNNI instructions add pairs of products in 16 bits, which
     larger weights overflow, and then nothing is left of the output.
 
     Arguments
@@ -154,7 +154,11 @@ def quantise_onnx(source: str | Path, target: str | Path) -> Path:
         model = onnx.load(str(source))
     except Exception as error:  # protobuf's own classes of errors
         raise CheckpointError(f"{source}: not an ONNX file ({error}); expected what export_onnx wrote") from error
-    in_float = [node.name for node in model.graph.node if any("features." in name for name in node.input)]
+    # ONNX Runtime has no scales per output of weights that are stacked, as those of HyperMixing's heads are.
+    stacked = {weight.name for weight in model.graph.initializer if len(weight.dims) > 2}
+    in_float = [
+        node.name for node in model.graph.node if any("features." in name or name in stacked for name in node.input)
+    ]
     # What the exporter wrote is optimised already; saying so spares a warning.
     onnx.helper.set_model_props(model, {**_properties(model), "onnx.quant.pre_process": "onnxruntime.quant"})
 

@@ -19,7 +19,7 @@ from lobes.evaluation.cost import time_in_turns
 from lobes.export import OnnxEncoder, OnnxStep, export_onnx, export_step, load_encoder, quantise_onnx, verify_onnx
 from lobes.export import onnx as onnx_module
 from lobes.export.graph import GraphFeatures
-from lobes.mixers import SDPA, Chunks, LocalSDPA, SummaryMixing
+from lobes.mixers import SDPA, Chunks, HyperMixing, LocalSDPA, SummaryMixing
 
 TINY = Path(__file__).parents[2] / "hparams" / "encoders" / "tiny.yaml"
 CHUNK, LEFT = 4, 12
@@ -136,6 +136,15 @@ def test_int8_is_a_third_of_the_size_and_close(whole, int8):
     kinds = [node.op_type for node in onnx.load(int8).graph.node]
     assert kinds.count("MatMul") == 3, "the Fourier transform and the mel bands stay in float, and nothing else does"
     assert kinds.count("MatMulInteger") == 41
+
+
+def test_stacked_weights_stay_in_float_and_the_rest_becomes_int8(tmp_path):
+    encoder = small(partial(HyperMixing, num_heads=2, hidden=8))
+    export_onnx(encoder, tmp_path / "whole.onnx")
+    path = quantise_onnx(tmp_path / "whole.onnx", tmp_path / "int8.onnx")
+    assert 1e-4 < verify_onnx(encoder, path).typical["frames"] < 0.1
+    weights = {tuple(weight.dims): weight.data_type for weight in onnx.load(path).graph.initializer}
+    assert weights[2, 8, 8] == onnx.TensorProto.FLOAT and onnx.TensorProto.INT8 in weights.values()
 
 
 def test_int8_is_faster_than_pytorch_on_one_thread(whole, int8):

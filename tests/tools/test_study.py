@@ -53,6 +53,26 @@ def test_quality_pools_seeds_and_compares_with_random_weights(results):
     assert (attention["system"], attention["untrained"], attention["sdpa_difference"]) == ("sdpa", "", "")
 
 
+def test_steps_to_what_attention_has_learnt_half_way(tmp_path):
+    def run(system: str, seed: int, rate: float) -> None:
+        folder = tmp_path / system / str(seed)
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text("{}")
+        # Easy and hard batches in turns, the same for all; another seed has other targets.
+        losses = [6 * seed - rate * step + step % 2 for step in range(2000)]
+        (folder / "train_log.csv").write_text("step,loss\n" + "".join(f"{i},{x}\n" for i, x in enumerate(losses, 1)))
+
+    for seed in (1, 2):
+        run("sdpa", seed, 0.001)
+        run("quick", seed, 0.002)
+    run("slow", 1, 0.0002)
+    run("elsewhere", 3, 0.001)
+    found = study_table.steps_to_baseline(tmp_path)
+    assert set(found) == {"sdpa", "quick", "slow"} and found["slow"] == ">2000"
+    assert found["sdpa"] == "1000"
+    assert abs(int(found["quick"]) - 575) <= 1  # an average of 300 steps is that of the step 150 before its last
+
+
 def test_the_table_is_written_between_its_markers(results, tmp_path):
     docs = tmp_path / "docs" / "study"
     docs.mkdir(parents=True)
@@ -61,6 +81,7 @@ def test_the_table_is_written_between_its_markers(results, tmp_path):
     text = (docs / "README.md").read_text()
     assert (
         "| luna | 2 |  | 75.0 [" in text
+        and "] ± 0.0 |  | – |" in text
         and "| luna |  |  | **+50.0 [" in text
         and "old" not in text
         and text.endswith("after\n")
