@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -276,10 +277,22 @@ def read_quality(path: Path) -> dict[str, Quality]:
     return found
 
 
-def quality_figure(systems: Mapping[str, tuple[float, Quality]], cost: str) -> Figure:
-    """Quality with intervals against cost; a line joins the systems that no other beats in both."""
+def quality_figure(
+    systems: Mapping[str, tuple[float, Quality]], cost: str, title: str = "", baseline: str = ""
+) -> Figure:
+    """Quality with intervals against cost; a line joins the systems that no other beats in both.
+
+    Arguments
+    ---------
+    systems : mapping
+        Cost and quality of each; several must be of one metric.
+    cost, title : str
+        What lies along the axes; the title says the metric by default.
+    baseline : str
+        A system through which thin lines are drawn, that one may see who is cheaper and who better.
+    """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     metric = next(iter(systems.values()))[1].metric
     scale, higher = 100 if metric in PERCENT else 1, metric in HIGHER_IS_BETTER
@@ -290,22 +303,37 @@ def quality_figure(systems: Mapping[str, tuple[float, Quality]], cost: str) -> F
               where="post", color=COLOURS[0], linewidth=1.2, zorder=1)  # fmt: skip
     for name, (price, found) in systems.items():
         colour = COLOURS[0] if name in best else GREY
-        axes.plot([price] * 2, [scale * found.low, scale * found.high], color=colour, linewidth=1.6, alpha=0.6)
+        axes.plot([price] * 2, [scale * found.low, scale * found.high], color=colour, linewidth=1.6, alpha=0.5)
         axes.plot([price], [scale * found.value], "o", color=colour, markersize=6)
+    if baseline in systems:
+        axes.axvline(systems[baseline][0], color=GREY, linewidth=0.8, dashes=(4, 3), zorder=0)
+        axes.axhline(scale * systems[baseline][1].value, color=GREY, linewidth=0.8, dashes=(4, 3), zorder=0)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(
-        FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else "") if len(systems) > 1
-        else NullFormatter()
-    )  # fmt: skip
     axes.margins(0.12, 0.08)
+    axes.xaxis.set_major_locator(FixedLocator(log_ticks(*axes.get_xlim())))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel(f"{cost} (lower is better)")
-    axes.set_title(f"{metric_title(metric) if metric else 'value'}; {'higher' if higher else 'lower'} is better")
+    what = title or (metric_title(metric) if metric else "value")
+    axes.set_title(f"{what}; {'higher' if higher else 'lower'} is better")
     axes.grid()
     axes.set_axisbelow(True)
     figure.canvas.draw()
     _name_points(axes, systems, scale, set(best))
     return figure
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two, four to nine of them unless they are very near, evenly on a logarithmic axis."""
+    found: list[float] = []
+    for digits in ("1", "13", "125", "1 1.5 2 3 5 7", "1 1.2 1.4 1.6 1.8 2 2.5 3 3.5 4 5 6 7 8 9"):
+        steps = [float(part) for part in (digits.split() if " " in digits else digits)]
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        found = [round(step * 10.0**decade, 12) for decade in decades for step in steps]
+        found = [tick for tick in found if low <= tick <= high]
+        if len(found) >= 4:
+            break
+    return found
 
 
 def pareto(points: Mapping[str, tuple[float, float]], higher: bool) -> list[str]:
@@ -320,10 +348,13 @@ def pareto(points: Mapping[str, tuple[float, float]], higher: bool) -> list[str]
 
 
 def _name_points(axes: Axes, systems: Mapping[str, tuple[float, Quality]], scale: float, bold: set[str]) -> None:
-    """A name beside each point, on the side where it covers least; other names are the worst to cover."""
-    sides = [("left", "center", 8, 0), ("right", "center", -8, 0), ("left", "bottom", 5, 5), ("left", "top", 5, -5),
-             ("right", "bottom", -5, 5), ("right", "top", -5, -5), ("center", "bottom", 0, 12),
-             ("center", "top", 0, -12)]  # fmt: skip
+    """A name near each point, where it covers least; other names are the worst to cover. A line leads to far ones."""
+    around = [("left", "center", 8, 0), ("right", "center", -8, 0), ("left", "bottom", 5, 5), ("left", "top", 5, -5),
+              ("right", "bottom", -5, 5), ("right", "top", -5, -5)]  # fmt: skip
+    further = [("left" if right > 0 else "right", "center", right, up)
+               for right in (14, -14, 24, -24, 36, -36) for up in (16, -16, 28, -28, 42, -42, 58, -58)]  # fmt: skip
+    from matplotlib.text import Text
+
     dots, whiskers = [], []
     for price, found in systems.values():
         dots.append(axes.transData.transform((price, scale * found.value)))
@@ -332,17 +363,34 @@ def _name_points(axes: Axes, systems: Mapping[str, tuple[float, Quality]], scale
     window = axes.get_window_extent()
     taken: list[Any] = []
     for name, (price, found) in sorted(systems.items(), key=lambda item: item[0] not in bold):
-        candidates = []
-        for place, (horizontal, vertical, right, up) in enumerate(sides):
+        candidates, here = [], axes.transData.transform((price, scale * found.value))
+        for place, (horizontal, vertical, right, up) in enumerate([*around, *further]):
+            leader = {"arrowprops": {"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 4}}
             text = axes.annotate(name, (price, scale * found.value), (right, up), textcoords="offset points",
                                  ha=horizontal, va=vertical, size=8.5, weight="bold" if name in bold else "normal",
-                                 zorder=5, path_effects=_halo())  # fmt: skip
-            box = text.get_window_extent().padded(3)
+                                 zorder=5, path_effects=_halo(),
+                                 **(leader if place >= len(around) else {}))  # fmt: skip
+            text.get_window_extent()  # puts it in its place; this box is with the line
+            box = Text.get_window_extent(text).padded(2)
             covered = 100 * sum(box.overlaps(other) for other in taken)
             covered += 30 * sum(box.contains(*dot) for dot in dots) + 3 * sum(box.contains(*w) for w in whiskers)
+            if place >= len(around):
+                covered += 15 * sum(
+                    _on_line(dot, here, (box.x0 + box.width / 2, box.y0 + box.height / 2)) for dot in dots
+                )
             outside = not (window.contains(box.x0, box.y0) and window.contains(box.x1, box.y1))
-            candidates.append((covered + 200 * outside + place, place, text, box))
+            candidates.append((covered + 200 * outside + 0.5 * place, place, text, box))
         candidates.sort(key=lambda candidate: candidate[:2])
         taken.append(candidates[0][3])
         for _, _, text, _ in candidates[1:]:
             text.remove()
+
+
+def _on_line(dot: Sequence[float], start: Sequence[float], end: Sequence[float], near: float = 6.0) -> bool:
+    """Whether a dot, but not that at the start, lies within some pixels of the line from start to end."""
+    along = (end[0] - start[0], end[1] - start[1])
+    to = (dot[0] - start[0], dot[1] - start[1])
+    length = math.hypot(*along)
+    share = (to[0] * along[0] + to[1] * along[1]) / length**2
+    beside = abs(to[0] * along[1] - to[1] * along[0]) / length
+    return 0.0 < share < 1.0 and beside < near and math.hypot(*to) > near

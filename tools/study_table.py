@@ -7,7 +7,7 @@ import json
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from lobes.evaluation import (
 )
 from lobes.evaluation.plots import read_curve
 from lobes.evaluation.seeds import compare_seeds, seeds_interval
+from lobes.evaluation.tables import metric_title
 
 METRICS: dict[str, Metric] = {"french": cer, "digits": accuracy, "speakers": accuracy}
 TITLES = {"french": "French, CER %", "digits": "digits, accuracy %", "speakers": "speakers, accuracy %"}
@@ -55,6 +56,30 @@ def write_tables(out: Path, docs: Path) -> None:
         result["command"] = f"python tools/study.py --systems {system} --seeds {result['seed']}"
         append_row(docs / "results.csv", result)
     update(docs)
+    draw(rows, docs)
+
+
+def draw(rows: list[dict[str, Any]], docs: Path) -> None:
+    """Pictures of quality against cost, both beside attention's, of all systems whose costs are known."""
+    import matplotlib
+    from efficiency_plots import STYLE, Quality, quality_figure, save_figure
+
+    measured = read_measured(docs.parent / "efficiency" / "encoders.json")
+    for probe, kind in PICTURES:
+        what, cost_of = COSTS[kind]
+        whole = cost_of(measured.get(BASELINE, {}))
+        systems = {}
+        for row in rows:
+            cost = cost_of(measured.get(row["system"], {}))
+            if row["probe"] == probe and cost and whole:
+                value, low, high = (float(row[f"{BASELINE}_{part}"] or 0) for part in ("difference", "low", "high"))
+                name = row["system"].replace("_", " ")
+                systems[name] = cost / whole, Quality(value, low, high, METRICS[probe].name)
+        if len(systems) > 1:
+            title = f"{TITLES[probe].split(',')[0]}: points of {metric_title(METRICS[probe].name)} less attention's"
+            with matplotlib.rc_context(STYLE):
+                figure = quality_figure(systems, f"{what}, times attention's", title.replace(" (%)", ""), BASELINE)
+                save_figure(figure, docs / f"{probe}-{kind}.png")
 
 
 def quality(out: Path) -> list[dict[str, Any]]:
@@ -201,20 +226,45 @@ def difference_cell(line: Mapping[str, str] | None, other: str) -> str:
 
 
 def read_costs(path: Path) -> dict[str, dict[str, str]]:
+    """Cells of what tools/efficiency.py measured of the tiny encoders, by system."""
+    return {
+        system: {
+            "training, audio s/s": _figure(line.get("train"), "audio_per_second", "{:.0f}"),
+            "use, ms/s": f"{1000 * cost:.1f}" if (cost := use_cost(line)) else "–",
+            "chunk, ms": _figure(line.get("stream"), "chunk_median_ms", "{:.1f}"),
+            "int8, MB": _figure(line.get("export"), "int8_bytes", "{:.2f}", 1e-6),
+            "int8, ms/s": _figure(line.get("export"), "int8_real_time_factor", "{:.1f}", 1000),
+        }
+        for system, line in read_measured(path).items()
+    }
+
+
+def read_measured(path: Path) -> dict[str, dict[str, Any]]:
     """What tools/efficiency.py measured of the tiny encoders, where it has been published, by system."""
     if not path.is_file():
         return {}
-    found: dict[str, dict[str, str]] = {}
-    for line in json.loads(path.read_text(encoding="utf-8"))["rows"]:
-        size, _, system = line["name"].partition("/")
-        if size == "tiny":
-            found[system] = {
-                "training, audio s/s": _figure(line.get("train"), "audio_per_second", "{:.0f}"),
-                "chunk, ms": _figure(line.get("stream"), "chunk_median_ms", "{:.1f}"),
-                "int8, MB": _figure(line.get("export"), "int8_bytes", "{:.2f}", 1e-6),
-                "int8, real-time factor": _figure(line.get("export"), "int8_real_time_factor", "{:.4f}"),
-            }
-    return found
+    lines = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return {line["name"].removeprefix("tiny/"): line for line in lines if line["name"].startswith("tiny/")}
+
+
+def use_cost(line: Mapping[str, Any]) -> float | None:
+    """Seconds of computation per second of audio, in the recording nearest to 20 s; None where it was not measured."""
+    runs = [(abs(run["audio_seconds"] - 20), run["real_time_factor"]) for run in line.get("use", ())
+            if run.get("real_time_factor")]  # fmt: skip
+    return min(runs)[1] if runs else None
+
+
+def training_cost(line: Mapping[str, Any]) -> float | None:
+    """The same of a training step, backwards and update included."""
+    speed = (line.get("train") or {}).get("audio_per_second")
+    return 1 / speed if speed else None
+
+
+COSTS: dict[str, tuple[str, Callable[[Mapping[str, Any]], float | None]]] = {
+    "use": ("computation in use", use_cost),
+    "training": ("computation in training", training_cost),
+}
+PICTURES = (("french", "use"), ("french", "training"), ("digits", "use"))
 
 
 def _figure(part: Mapping[str, Any] | None, name: str, form: str, scale: float = 1.0) -> str:

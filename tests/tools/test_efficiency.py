@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import random
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.text import Text
 
 import lobes.mixers
 from lobes.errors import DataError
@@ -240,6 +243,30 @@ def test_names_beside_lines_do_not_touch(tool):
     boxes = sorted((text.get_window_extent() for text in figure.axes[0].texts), key=lambda box: box.y0)
     assert len(boxes) == 26 and all(low.y1 <= high.y0 for low, high in zip(boxes, boxes[1:], strict=False))
     assert boxes[0].y0 > 0 and boxes[-1].y1 < figure.bbox.y1 and max(box.x1 for box in boxes) < figure.bbox.x1
+
+
+def test_names_of_points_do_not_touch_each_other_nor_hide_points(tool):
+    plots, noise = tool.efficiency_plots, random.Random(1)
+    systems = {}
+    for n in range(14):
+        value = 0.4 + 0.03 * noise.random()
+        systems[f"system {n}"] = 0.6 + 0.3 * noise.random(), plots.Quality(value, value - 0.01, value + 0.01, "wer")
+    figure = plots.quality_figure(systems, "cost", "Title", baseline="system 3")
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    boxes = {text.get_text(): Text.get_window_extent(text) for text in axes.texts}
+    dots = [axes.transData.transform((cost, 100 * found.value)) for cost, found in systems.values()]
+    assert boxes.keys() == systems.keys()
+    assert not [pair for pair in combinations(boxes.values(), 2) if pair[0].overlaps(pair[1])]
+    assert not [dot for dot in dots if any(box.contains(*dot) for box in boxes.values())]
+    assert all(axes.bbox.contains(box.x0, box.y0) and axes.bbox.contains(box.x1, box.y1) for box in boxes.values())
+
+
+def test_ticks_are_round_and_not_too_few(tool):
+    ticks = tool.efficiency_plots.log_ticks
+    assert ticks(0.9, 20000) == [1, 10, 100, 1000, 10000]
+    assert ticks(0.55, 1.3) == [0.6, 0.7, 0.8, 0.9, 1, 1.2]
+    assert ticks(0.0012, 0.0071) == [0.0015, 0.002, 0.003, 0.005, 0.007]
 
 
 def test_places_move_no_more_than_they_must(tool):
