@@ -140,7 +140,8 @@ def compare_seeds(
     index, unit = _units(index)
     pseudo, first = _pseudo(metric, tables, index, values), len(a)
     value_a, value_b = float(values[:first].mean()), float(values[first:].mean())
-    error, freedom = _two_way(pseudo[:first] - pseudo[first:]) if paired else _difference(pseudo[:first], pseudo[first:])
+    ours, theirs = pseudo[:first], pseudo[first:]
+    error, freedom = _two_way(ours - theirs) if paired else _difference(ours, theirs)
     difference = value_a - value_b
     low, high = _on_scale(difference, error, freedom, level, (-math.inf, math.inf))
     p_value = _p_value(difference, error, freedom)

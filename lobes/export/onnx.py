@@ -125,10 +125,11 @@ def export_step(encoder: nn.Module, path: str | Path, chunks: Any, *, audio: boo
 def quantise_onnx(source: str | Path, target: str | Path) -> Path:
     """Write an ONNX file with the weights of its linear layers in int8.
 
-    Weights have one scale per output, activations one per layer and batch, taken as they come: unlike that of the
-    float graph, an utterance's output is only nearly independent of the batch. Features, norms, convolutions and
-    weights of more than two dimensions (HyperMixing's perceptrons of each head) stay in float. Weights use 7 of the 8 bits: processors without VNNI instructions add pairs of products in 16 bits, which
-    larger weights overflow, and then nothing is left of the output.
+    Weights have one scale per output, activations one per layer and batch, taken as they come: unlike that of the float
+    graph, an utterance's output is only nearly independent of the batch. Features, norms, convolutions and weights of
+    more than two dimensions (HyperMixing's perceptrons of each head) stay in float. Weights use 7 of the 8 bits:
+    processors without VNNI instructions add pairs of products in 16 bits, which larger weights overflow, and then
+    nothing is left of the output.
 
     Arguments
     ---------
