@@ -50,7 +50,11 @@ STRATEGIES = {
     "facility": "!new:lobes.selection.FacilityLocation",
     "clusters": "!new:lobes.selection.ClusterBalance",
     "longest": "!new:lobes.selection.Longest",
+    "loss-high": "!new:lobes.selection.ByColumn",
+    "loss-low": "!new:lobes.selection.ByColumn {largest: False}",
 }
+#: These go by the losses of a proxy: the student of `random` with the same budget and seed.
+BY_PROXY = ("loss-high", "loss-low")
 FULL = "full"
 COLUMNS = (
     "situation", "share", "strategy", "runs", "r2", "difference", "low", "high", "p", "wins", "probe", "of_teacher",
@@ -100,7 +104,7 @@ def main() -> None:
         trainer = load(folder)
         teacher = options.teacher or TEACHERS[options.recipe] or folder / "results" / "teacher" / "1"
         settings = [f"teacher={teacher}", *options.set]
-        for cell in cells[index::count]:
+        for cell in part_of(cells, index, count):
             if not (cell.folder(out) / "result.json").is_file():
                 trainer.main(arguments(cell, out, settings))
     write(table([cell for cell in cells if (cell.folder(out) / "result.json").is_file()], out), out)
@@ -110,17 +114,25 @@ def planned(
     situations: Mapping[str, Sequence[str]], seeds: Sequence[int], shares: Sequence[float], strategies: Sequence[str]
 ) -> list[Cell]:
     """All runs; those of the whole pool once for each speaker and seed."""
-    cells = []
+    chosen = {*strategies, "random"} if {*strategies} & {*BY_PROXY} else {*strategies}
+    cells, names = [], [name for name in STRATEGIES if name in chosen]
     for situation, speakers in situations.items():
         for seed in seeds:
             for speaker in speakers:
-                cells += [Cell(situation, speaker, seed, share, name) for share in shares for name in strategies]
+                cells += [Cell(situation, speaker, seed, share, name) for share in shares for name in names]
                 cells.append(Cell(situation, speaker, seed, 1.0, FULL))
     return cells
 
 
+def part_of(cells: Sequence[Cell], index: int, count: int) -> list[Cell]:
+    """What one of several processes runs: what goes by a proxy after that proxy, in the same process."""
+    mine = [cell for cell in cells if cell.strategy not in BY_PROXY][index::count]
+    return mine + [cell for cell in cells if cell.strategy in BY_PROXY and cell._replace(strategy="random") in mine]
+
+
 def arguments(cell: Cell, out: Path, settings: Sequence[str]) -> list[str]:
     """The command line of a run; targets are shared by those that hear the same audio."""
+    proxy = cell._replace(strategy="random").folder(out)
     return [
         "hparams/tiny.yaml",
         f"--output_folder={cell.folder(out)}",
@@ -129,6 +141,8 @@ def arguments(cell: Cell, out: Path, settings: Sequence[str]) -> list[str]:
         f"--share={cell.share}",
         f"--strategy={STRATEGIES.get(cell.strategy, 'null')}",
         f"--prepare.situation={cell.situation}",
+        *([f"--scores={proxy / 'pool_scores.csv'}"] if cell.strategy in BY_PROXY else []),
+        f"--score_pool={cell.strategy == 'random'}",
         *([f"--prepare.speaker={cell.speaker}"] if cell.situation == "A" else []),
         *(["--prepare.speaker=null"] if cell.situation in ("B", "C") else []),
         f"--prepare.save_folder={out / 'manifests' / cell.situation / cell.speaker / str(cell.seed)}",

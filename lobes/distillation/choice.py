@@ -14,7 +14,7 @@ from lobes.dataio import audio_dataset, read_manifest
 from lobes.dataio.datasets import Transform
 from lobes.dataio.splits import write_part
 from lobes.distillation.pool import describe, fit_codebook
-from lobes.selection import Filter, Selection, Shift, Strategy, select, shift_test, write_pool
+from lobes.selection import Filter, Selection, Shift, Strategy, select, shift_test, with_scores, write_pool
 
 
 class Choice(NamedTuple):
@@ -39,6 +39,7 @@ def choose_clips(
     transform: Transform | None = None,
     filters: Sequence[Filter] = (),
     cap: float | None = None,
+    scores: str | os.PathLike[str] | None = None,
     seed: int = 0,
     device: str = "cpu",
     log: Callable[[str], None] = print,
@@ -61,6 +62,8 @@ def choose_clips(
         As for `fit_codebook`.
     transform : Transform, optional
         What `audio_dataset` does to waveforms.
+    scores : path, optional
+        A CSV with the column `id` and others of numbers: further columns of the pool for `ByColumn` and `InRange`.
     device : str
         Where the encoder runs.
     log : callable
@@ -75,6 +78,7 @@ def choose_clips(
     clips = [audio_dataset(manifests[name], rate, ("id", "sig"), transform=transform) for name in ("train", "target")]
     codebook = fit_codebook(clips[0], encoder, layer, n_units, device=device)
     pool, target = (describe(part, encoder, codebook, device=device) for part in clips)
+    pool = pool if scores is None else with_scores(pool, scores)
     shift = shift_test(pool, target, seed=seed)
     log(shift.advice)
     started = time.process_time()

@@ -7,7 +7,7 @@ from lobes.selection.filters import Duration, InRange, NoDuplicates
 from lobes.selection.language_models import ContrastiveLM, TargetLM, UnitKL
 from lobes.selection.neighbours import ClusterBalance, TargetKNN
 from lobes.selection.ngram import NGramModel
-from lobes.selection.pool import Pool, Units, concatenate, iterate_pool, pool_files, read_pool, write_pool
+from lobes.selection.pool import Pool, Units, concatenate, iterate_pool, pool_files, read_pool, with_scores, write_pool
 from lobes.selection.sharded import score_shards
 from lobes.selection.shift import Shift, shift_test
 from lobes.selection.signal import active_share, wada_snr
@@ -48,5 +48,6 @@ __all__ = [
     "select",
     "shift_test",
     "wada_snr",
+    "with_scores",
     "write_pool",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -275,6 +276,40 @@ def pool_files(path: str | os.PathLike[str]) -> list[Path]:
     if not files:
         raise DataError(f"{path}: holds no .parquet; expected a pool that write_pool wrote")
     return files
+
+
+def with_scores(pool: Pool, path: str | os.PathLike[str]) -> Pool:
+    """Return the pool with the numbers that a CSV has of each utterance as further columns.
+
+    Parameters
+    ----------
+    pool : Pool
+    path : path
+        A CSV with the column `id`; it may have further utterances.
+
+    Raises
+    ------
+    DataError
+        An utterance of the pool is not there, or a value is no number.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as stream:
+            rows = {row["id"]: row for row in csv.DictReader(stream)}
+    except (OSError, KeyError) as error:
+        raise DataError(f"scores {path}: {error!r}; expected a csv with the column id and others of numbers") from error
+    missing = [name for name in pool.ids if name not in rows]
+    if missing:
+        raise DataError(
+            f"scores {path}: {len(missing)} of {len(pool)} utterances of the pool are not there, such as"
+            f" '{missing[0]}'; score this pool"
+        )
+    found = {}
+    for column in next(iter(rows.values())).keys() - {"id"}:
+        try:
+            found[column] = np.array([float(rows[name][column]) for name in pool.ids])
+        except (TypeError, ValueError) as error:
+            raise DataError(f"scores {path}, column {column}: {error}; expected a number in each row") from error
+    return pool.with_columns(**found)
 
 
 def concatenate(pools: Sequence[Pool]) -> Pool:

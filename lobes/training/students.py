@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from lobes.dataio import AudioDataset, audio_dataset, read_manifest
+from lobes.dataio.manifest import atomic_write
 from lobes.distillation import TargetCache, Teacher, choose_clips
 from lobes.encoders import HuggingFaceEncoder
 from lobes.evaluation import r2, write_result
@@ -73,9 +74,45 @@ def choose(hparams: dict[str, Any], teacher: Teacher, manifests: dict[str, Path]
         transform=hparams["transform"],
         filters=hparams["filters"],
         cap=hparams["cap"],
+        scores=hparams["scores"],
         seed=hparams["seed"],
     )
     return found.path
+
+
+def score_pool(
+    hparams: dict[str, Any], brain: FidelityBrain, teacher: Teacher, pool: Path, device: str = "cpu"
+) -> Path:
+    """Write ``pool_scores.csv``: of each clip of the pool, how badly the student follows its teacher there.
+
+    Its column `proxy_loss` is the share of the variance of the teacher's layers, about their mean over all clips, that
+    is left unexplained. A small student of a random part makes a proxy by which another run can choose:
+    ``--scores <folder>/pool_scores.csv --strategy '!new:lobes.selection.ByColumn'``.
+
+    Arguments
+    ---------
+    hparams : dict
+        With ``output_folder``, ``transform``, ``cache`` and ``test_loader``.
+    brain : FidelityBrain
+        After `fit`.
+    teacher : Teacher
+    pool : Path
+        A manifest.
+    device : str
+
+    Returns
+    -------
+    Path
+    """
+    rate = teacher.encoder.sample_rate
+    clips = audio_dataset(pool, cast(int, rate), ("id", "sig", "group"), transform=hparams["transform"])
+    (clips,) = with_targets(hparams, teacher, [clips], device)
+    brain.evaluate(clips, test_loader_kwargs=hparams["test_loader"])
+    losses = {item["id"]: item["residual"] / item["total"] for item in brain.records if item["total"] > 0}
+    path = Path(hparams["output_folder"]) / "pool_scores.csv"
+    lines = [f"{name},{loss:.6g}\n" for name, loss in sorted(losses.items())]
+    on_main(atomic_write, path, "id,proxy_loss\n" + "".join(lines))
+    return path
 
 
 def student_of(hparams: dict[str, Any], teacher: Teacher) -> nn.Module:

@@ -140,13 +140,24 @@ def test_a_sweep_goes_on_where_it_was_stopped(corpus, tmp_path, monkeypatch, cap
     few = [f"data_folder={folder}", *(f"{k}={v}" for k, v in FEW.items() if k not in ("steps", "prepare.speaker"))]
     few.append("steps=4")
     arguments = ["--situations", "A", "--speakers", *SPEAKERS[:2], "--seeds", "1", "--teacher", str(teacher)]
-    arguments += ["--strategies", "random", "target-kNN", "--out", str(tmp_path / "sweep"), "--shares", "0.2"]
+    arguments += [
+        "--strategies",
+        "loss-low",
+        "random",
+        "target-kNN",
+        "--out",
+        str(tmp_path / "sweep"),
+        "--shares",
+        "0.2",
+    ]
     for part in ("0/2", "1/2"):
         monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments, "--part", part, "--set", *few])
         sweep.main()
     with (tmp_path / "sweep" / "sweep.csv").open(encoding="utf-8") as stream:
         rows = {row["strategy"]: row for row in csv.DictReader(stream)}
-    assert rows.keys() == {"random", "target-kNN", "full"} and {row["runs"] for row in rows.values()} == {"2"}
+    assert rows.keys() == {"random", "target-kNN", "loss-low", "full"} and {row["runs"] for row in rows.values()} == {
+        "2"
+    }
     assert rows["target-kNN"]["wins"].endswith("/2") and rows["target-kNN"]["low"] and not rows["random"]["low"]
     assert float(rows["target-kNN"]["selection_cpu_seconds"]) > 0
     assert (

@@ -29,6 +29,7 @@ from lobes.selection import (
     read_pool,
     select,
     shift_test,
+    with_scores,
     write_pool,
 )
 from lobes.selection.submodular import greedy
@@ -283,3 +284,19 @@ def test_pools_go_through_parquet(pool, tmp_path):
 def test_a_bad_pool_is_named(change, message):
     with pytest.raises(DataError, match=message):
         Pool(**({"ids": ["a", "b"], "seconds": [1.0, 2.0]} | change))
+
+
+def test_scores_of_a_file_become_columns_by_id(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("id,proxy_loss\nz,9\nb,0.5\na,2e-1\n")
+    pool = with_scores(Pool(["a", "b"], [1.0, 2.0]), path)
+    assert pool.columns["proxy_loss"].tolist() == [0.2, 0.5]
+    assert select(pool, None, 2.0, ByColumn()).pool.ids.tolist() == ["b"]
+    assert select(pool, None, 1.0, ByColumn(largest=False)).pool.ids.tolist() == ["a"]
+    with pytest.raises(DataError, match="1 of 2 utterances of the pool are not there, such as 'c'"):
+        with_scores(Pool(["a", "c"], [1.0, 2.0]), path)
+    path.write_text("id,proxy_loss\na,low\n")
+    with pytest.raises(DataError, match="column proxy_loss: .*'low'"):
+        with_scores(Pool(["a"], [1.0]), path)
+    with pytest.raises(DataError, match="none.csv: .*expected a csv with the column id"):
+        with_scores(Pool(["a"], [1.0]), tmp_path / "none.csv")

@@ -17,7 +17,7 @@ from lobes.distillation import Teacher
 from lobes.export import load_encoder
 from lobes.objectives import SSLModel
 from lobes.training import FidelityBrain, on_main, run, start_experiment
-from lobes.training.students import choose, save_student, student_of, with_targets
+from lobes.training.students import choose, save_student, score_pool, student_of, with_targets
 
 
 class Distil(FidelityBrain):
@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     student = student_of(hparams, teacher)
     objective = hparams["objective"](student, teacher)
     manifests = on_main(hparams["prepare"])
+    pool = manifests["train"]
     manifests["train"] = on_main(choose, hparams, teacher, manifests)
 
     rate, keys = student.sample_rate, ("id", "sig", "group")
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     brain = Distil({"ssl": model}, hparams["opt_class"], hparams, run_opts, hparams["checkpointer"])
     brain.fit(hparams["epoch_counter"], train, None, None, hparams["train_loader"])
     hparams["checkpointer"].save_and_keep_only()  # what is tested is the last state, and no earlier one
+    if hparams["score_pool"]:
+        score_pool(hparams, brain, teacher, pool, run_opts["device"])
     brain.evaluate(test, test_loader_kwargs=hparams["test_loader"])
     on_main(save_student, hparams, brain, teacher, manifests)
 
