@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from recipe_runner import steps, train, untrained_encoder
+from recipe_runner import QUIET, script, steps, train, untrained_encoder
 
 from lobes.dataio import read_manifest
+from lobes.evaluation import read_result
 from lobes.export import load_encoder
 from lobes.training import Checkpointer
 
@@ -57,3 +58,36 @@ def test_fine_tuning_moves_the_encoder(fsdd_folder, tmp_path):
         saved = Checkpointer(fold / "save").find_checkpoint().paramfiles["model"]
         after = torch.load(saved, weights_only=True)
         assert all((after[f"encoder.{name}"] != weight).any() for name, weight in before.items() if weight.ndim == 2)
+
+
+def test_faster_encoders_cost_less(fsdd_folder, tmp_path):
+    data = f"--data_folder={fsdd_folder(speakers=SPEAKERS)}"
+    folder = untrained_encoder(tmp_path / "encoder", dim=32, depth=4)
+    half, one = "!name:lobes.encoders.Downsampled {way: average}", "!name:lobes.encoders.first_blocks {n_blocks: 1}"
+    slower = train(RECIPE, tmp_path / "slower", data, LOGMEL, f"--faster={half}")
+    fewer = train(RECIPE, tmp_path / "fewer", data, f"--encoder={folder}", "--untrained=True", f"--faster={one}")
+    assert slower["metric"]["value"] > 0.8
+    assert slower["cost"]["macs_per_second"] == pytest.approx(load_encoder("logmel").macs(10.0) / 20, rel=0.01)
+    assert fewer["cost"]["macs_per_second"] < 0.75 * load_encoder(folder, untrained=True).macs(10.0) / 10
+
+
+@pytest.mark.slow
+def test_a_clip_that_is_told_early_costs_less(fsdd_folder, tmp_path):
+    folder = untrained_encoder(tmp_path / "encoder", dim=32, depth=2)
+    given = (f"--encoder={folder}", "--untrained=True", "--epochs=12", "--train_loader.batch_seconds=2", *QUIET)
+    data = f"--data_folder={fsdd_folder(takes=4, speakers=SPEAKERS)}"
+    thresholds = "--thresholds=[0.05, 0.4, 1.1]"
+    ended = script(
+        f"{RECIPE}/early_exit.py",
+        "hparams/early_exit.yaml",
+        f"--output_folder={tmp_path / 'run'}",
+        *given,
+        data,
+        thresholds,
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    first, between, last = (read_result(tmp_path / "run" / name) for name in ("0.05", "0.4", "1.1"))
+    macs = [result["cost"]["macs_per_second"] for result in (first, between, last)]
+    whole = load_encoder(folder, untrained=True)
+    assert macs[0] < macs[1] < macs[2] == pytest.approx(whole.macs(10.0) / 10)
+    assert last["metric"]["n_items"] == 120 and last["metric"]["value"] > 0.3, "chance is 0.1"

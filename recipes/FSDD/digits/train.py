@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def read_fold(hparams, fold) -> tuple:
     """The encoder as it was given, the labelled takes of all speakers but one, and all recordings of that one."""
     encoder = load_encoder(hparams["encoder"], untrained=hparams["untrained"], seed=hparams["seed"])
+    encoder = encoder if hparams["faster"] is None else hparams["faster"](encoder)
     keys, labels = ("id", "sig", "group", "digit", "digit_number"), {"digit_number": ("digit", int)}
     splits = {split: read_manifest(path) for split, path in fold.items()}
     splits["train"].rows = [row for row in splits["train"].rows if int(row["take"]) < hparams["train_takes"]]
