@@ -111,6 +111,17 @@ def test_common_voice_in_pieces_keeps_what_it_cannot_spell(common_voice_folder, 
 
 
 @pytest.mark.slow
+def test_a_decoder_that_attends_writes_what_it_hears(mls_folder, tmp_path):
+    head = "!name:lobes.probes.AttentionHead {width: 48, hidden: 96, heads: 4, depth: 1, dropout: 0.0}"
+    asked = (f"--head={head}", "--search={beam: 2, tokens_per_frame: 1.0}", "--metric=cer", "--opt_class.lr=0.004")
+    given = (f"--data_folder={mls_folder}", *LOGMEL, *SHORT, *asked, "--train_loader.num_workers=0", "--steps=400")
+    result = train(RECIPE, tmp_path, *given, hparams="mls.yaml")
+    # It knows the few words of the training texts better than those of the test; nothing written would be 1.
+    assert result["metric"]["name"] == "cer" and result["metric"]["value"] < 0.7, result["metric"]
+    assert {"valid_cer", "valid_wer"} <= result["other_metrics"].keys()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["finetune", "LoRA"])
 def test_every_mode_trains_what_it_says(mls_folder, tmp_path, mode):
     folder = untrained_encoder(tmp_path / "encoder", dim=32, depth=1)

@@ -1,17 +1,20 @@
-"""LeBenchmark's speech recognition: CTC over characters or pieces of words, on any encoder, frozen, adapted or tuned.
+"""LeBenchmark's speech recognition: CTC or attention, characters or pieces, on any encoder, frozen, adapted or tuned.
 
     python train.py hparams/tiny.yaml --encoder sm-tiny
     python train.py hparams/tiny.yaml --encoder sm-tiny --untrained True --name untrained               # a control
     python train.py hparams/tiny.yaml --encoder logmel-40-25hz --normalize_layers False --name log-mel  # another
     python train.py hparams/mls.yaml --encoder hf:LeBenchmark/wav2vec2-FR-7K-large --decoder.beam 16
+    python train.py hparams/attention.yaml --encoder sm-tiny
 
 The checkpoint with the lowest character error rate of the best path on the validation split is tested, with the decoder
-that is asked for. `result.json` holds the error rate with its interval, and every utterance's errors and hypothesis.
+or the search that is asked for. `result.json` holds the error rate with its interval, and every utterance's errors and
+hypothesis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from speechbrain import Stage
@@ -19,7 +22,7 @@ from speechbrain.utils.logger import get_logger
 
 from lobes.dataio import audio_dataset, read_manifest, take_hours
 from lobes.evaluation import cer, char_errors, wer, word_errors, write_result
-from lobes.probes import ctc_greedy, ctc_loss, unseen_characters
+from lobes.probes import Seq2Seq, ctc_greedy, ctc_loss, seq2seq_loss, unseen_characters
 from lobes.training import Brain, costs, on_main, run, start_experiment
 from lobes.training.downstream import load_upstream, on_layers, with_layers
 
@@ -39,10 +42,13 @@ class ASR(Brain):
         logits, valid = predictions
         loss, weight, _ = ctc_loss(logits, valid, *batch.tokens)
         if stage != Stage.TRAIN:
-            paths = (self.decoder if stage == Stage.TEST else ctc_greedy)(logits, valid)
-            hypotheses = [self.tokenizer.decode(path) for path in paths]
-            self.transcripts += zip(batch.text, hypotheses, batch.id, batch.group, strict=True)
+            self.transcribe((self.decoder if stage == Stage.TEST else ctc_greedy)(logits, valid), batch)
         return self.weighted(loss, weight)
+
+    def transcribe(self, paths, batch):
+        """Keep the texts of tokens."""
+        hypotheses = [self.tokenizer.decode(path) for path in paths]
+        self.transcripts += zip(batch.text, hypotheses, batch.id, batch.group, strict=True)
 
     def on_stage_start(self, stage, epoch=None):
         """Begin a new list of (reference, hypothesis, id, group)."""
@@ -63,6 +69,19 @@ class ASR(Brain):
         return RATES[name][0](self.records(name))
 
 
+class AttentionASR(ASR):
+    """The same with a head that writes, attending to the frames; a share of CTC on them teaches it to align."""
+
+    def compute_objectives(self, output, batch, stage):
+        """Cross-entropy and CTC; out of training also the transcripts, in validation greedily."""
+        head, training = self.unwrapped("model").head, stage == Stage.TRAIN
+        if not training:
+            search = self.hparams.search if stage == Stage.TEST else {**self.hparams.search, "beam": 1}
+            self.transcribe([found.tokens for found in head.search(output.memory, output.valid, **search)], batch)
+        smoothing, share = (self.hparams.label_smoothing, self.hparams.ctc_weight) if training else (0.0, 0.0)
+        return self.weighted(*seq2seq_loss(output, batch, head.end, smoothing, share))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Prepare the corpus, train on an encoder, test."""
     hparams, run_opts = start_experiment(argv, __file__)
@@ -78,14 +97,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     unseen = {split: sum(unseen_characters(tokenizer, texts[split]).values()) for split in ("valid", "test")}
     logger.info(f"{len(tokenizer)} tokens; characters that no training text has: {unseen}")
 
-    keys, labels = ("id", "sig", "group", "text", "tokens"), {"tokens": ("text", tokenizer.encode)}
+    attends = hparams["search"] is not None
+    keys, labels = ["id", "sig", "group", "text", "tokens"], {"tokens": ("text", tokenizer.encode)}
+    if attends and hparams["ctc_weight"]:
+        keys, labels = [*keys, "source_tokens"], {**labels, "source_tokens": labels["tokens"]}
     datasets = [audio_dataset(splits[split], encoder.sample_rate, keys, labels=labels) for split in texts]
     train, valid, test = with_layers(hparams, encoder, datasets, run_opts["device"])
 
-    model = on_layers(hparams, encoder, len(tokenizer))
+    if attends:
+        head = partial(hparams["head"], n_source=len(tokenizer) if hparams["ctc_weight"] else 0)
+        model = Seq2Seq(on_layers(hparams, encoder, len(tokenizer), head))
+    else:
+        model = on_layers(hparams, encoder, len(tokenizer))
     hparams["checkpointer"].add_recoverable("model", model)
     groups = model.parameter_groups(hparams["encoder_lr"])
-    brain = ASR({"model": model}, lambda _: hparams["opt_class"](groups), hparams, run_opts, hparams["checkpointer"])
+    make = AttentionASR if attends else ASR
+    brain = make({"model": model}, lambda _: hparams["opt_class"](groups), hparams, run_opts, hparams["checkpointer"])
     brain.tokenizer, brain.decoder = tokenizer, decoder
     brain.fit(hparams["epoch_counter"], train, valid, None, hparams["train_loader"], hparams["valid_loader"])
     brain.evaluate(valid, min_key="cer", test_loader_kwargs=hparams["valid_loader"])
