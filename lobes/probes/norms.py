@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lobes.probes.processes import sum_over_processes, training_processes
 
 
 class PooledNorm(nn.BatchNorm1d):
@@ -12,6 +15,9 @@ class PooledNorm(nn.BatchNorm1d):
     The batch normalisation without affine part that makes a linear probe independent of the features' scales (He et
     al. 2022, "Masked Autoencoders", appendix A.1). A single utterance is normalised by the running statistics in
     training too, so that the last batch of an epoch may be as small as it likes.
+
+    Statistics are those of the batches of all processes together, so that a probe learns the same on one as on several.
+    (Where the features are trained too, each process's gradient takes the other processes' part of them as given.)
 
     Arguments
     ---------
@@ -24,9 +30,25 @@ class PooledNorm(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) to (N, D)."""
-        if self.training and len(x) <= 1:
-            return F.batch_norm(x, self.running_mean, self.running_var, eps=self.eps)
-        return super().forward(x)
+        if self.training and training_processes() > 1:
+            count = sum_over_processes(torch.tensor(float(len(x)), device=x.device))
+            return self._together(x, count) if count > 1 else self._as_before(x)
+        return self._as_before(x) if self.training and len(x) <= 1 else super().forward(x)
+
+    def _as_before(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, eps=self.eps)
+
+    def _together(self, x: Tensor, count: Tensor) -> Tensor:
+        """Batch normalisation of `count` rows, of which this process has some."""
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        wide, momentum = x.float(), 0.1 if self.momentum is None else self.momentum
+        mean = sum_over_processes(wide.sum(0)) / count
+        variance = sum_over_processes((wide - mean).square().sum(0)) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+            self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var.dtype), momentum)
+        return ((wide - mean) * (variance + self.eps).rsqrt()).to(x.dtype)
 
 
 class FrameNorm(PooledNorm):

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from lobes.encoders import absolute_lengths, frame_mask
 from lobes.errors import ConfigError
 from lobes.probes.norms import FrameNorm
+from lobes.probes.processes import sum_over_processes, training_processes
 
 #: What a CCC may be over: all steps of a batch, or each of its files.
 OVER = ("batch", "file")
@@ -185,7 +186,9 @@ def rated_steps(output: Tensor, valid: Tensor, rating: Tensor, lengths: Tensor) 
     return output[:, :n, 0], rating[:, :n], valid[:, :n] & rated[:, :n]
 
 
-def ccc_loss(predicted: Tensor, target: Tensor, valid: Tensor, over: str = "batch") -> tuple[Tensor, float]:
+def ccc_loss(
+    predicted: Tensor, target: Tensor, valid: Tensor, over: str = "batch", together: bool = False
+) -> tuple[Tensor, float]:
     """1 minus the concordance correlation coefficient (Lin 1989; see `lobes.evaluation.agreement`).
 
     Parameters
@@ -196,13 +199,17 @@ def ccc_loss(predicted: Tensor, target: Tensor, valid: Tensor, over: str = "batc
         (B, S), bool.
     over : str
         `batch`: of all real steps of the batch together. `file`: the mean over its files of each one's own.
+    together : bool
+        The batch is that of all processes, as in a training step, which all of them take. In evaluation they may have
+        different numbers of batches.
 
     Returns
     -------
     tuple of Tensor and float
         The loss, shape (), from 0 to 2 and 1 where nothing varies, computed in float32 at least; and what it counts in
         a mean of batches, for `Brain.weighted`: steps, or files that have steps. A coefficient over a batch is no mean
-        over its parts, so that training with several processes or accumulation follows another loss than with one.
+        over its parts, so that training with accumulation follows another loss than without; so does training with
+        several processes unless `together`. All processes then have the same loss and weight.
 
     Raises
     ------
@@ -222,15 +229,26 @@ def ccc_loss(predicted: Tensor, target: Tensor, valid: Tensor, over: str = "batc
     wide = predicted if predicted.dtype.itemsize >= 4 else predicted.float()
     x, y = (values.to(wide.dtype).masked_fill(~valid, 0.0) for values in (target, wide))
     axes = (0, 1) if over == "batch" else (1,)
-    steps = valid.sum(axes).to(wide.dtype)
+    together = together and over == "batch"
+
+    def total(values: Tensor) -> Tensor:
+        part = values.masked_fill(~valid, 0.0).sum(axes)
+        if not together:
+            return part
+        # The processes' gradients are averaged, where those of the parts of one sum belong added.
+        return sum_over_processes(part) + (training_processes() - 1) * (part - part.detach())
+
+    steps = total(valid.to(wide.dtype))
     count = steps.clamp(min=1)
 
     def mean(values: Tensor) -> Tensor:
-        return values.masked_fill(~valid, 0.0).sum(axes) / count
+        return total(values) / count
 
     mean_x, mean_y = mean(x), mean(y)
-    # Centred first: a difference of two large sums of squares would lose what it is about.
-    from_x, from_y = (v - (m if over == "batch" else m.unsqueeze(1)) for v, m in ((x, mean_x), (y, mean_y)))
+    # Centred first: a difference of two large sums of squares would lose what it is about. What a mean does to sums of
+    # centred values is nothing, so that its gradient there, of which a process would have a part, is not needed.
+    centres = (m.detach() if over == "batch" else m.detach().unsqueeze(1) for m in (mean_x, mean_y))
+    from_x, from_y = (values - centre for values, centre in zip((x, y), centres, strict=True))
     spread = mean(from_x.square()) + mean(from_y.square()) + (mean_x - mean_y).square()
     ccc = 2 * mean(from_x * from_y) / spread.clamp(min=1e-12)
     real = steps > 0

@@ -91,6 +91,20 @@ def script(path: str, *argv: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess([path, *arguments[1]], process.exitcode or 0, *texts)
 
 
+def torchrun(
+    recipe: str, folder: Path, *options: str, hparams: str = "tiny.yaml", processes: int = 2
+) -> dict[str, Any]:
+    """Run a recipe by torchrun, on processes of one thread; return its ``result.json``."""
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "train.py"]
+    command = [sys.executable, *launch, f"hparams/{hparams}", f"--output_folder={folder}", *QUIET, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        command, cwd=RECIPES / recipe, env=environment, capture_output=True, text=True, timeout=2 * _LIMIT
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    return read_result(folder)
+
+
 def _script(file: Path, argv: list[str], out: Path, err: Path) -> None:
     for number, path in ((1, out), (2, err)):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)

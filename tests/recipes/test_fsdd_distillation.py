@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,14 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from recipe_runner import QUIET, RECIPES, load, train
+from recipe_runner import QUIET, RECIPES, load, torchrun, train
 from sounds import tones
 
 from lobes.dataio import read_manifest
 from lobes.dataio.corpora import prepare_fsdd_pool
 from lobes.dataio.manifest import read_meta
 from lobes.errors import ConfigError, DataError
-from lobes.evaluation import read_result
 from lobes.export import load_encoder
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
@@ -170,16 +167,6 @@ def test_a_sweep_goes_on_where_it_was_stopped(corpus, tmp_path, monkeypatch, cap
 
 
 def test_two_processes_distil_as_one_does(corpus, tmp_path):
-    values = []
-    for count in (1, 2):
-        folder = tmp_path / str(count)
-        options = given(corpus, steps="20", strategy="!new:lobes.selection.TargetKNN", share="0.3")
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}", "train.py"]
-        command = [sys.executable, *launch, "hparams/tiny.yaml", f"--output_folder={folder}", *options, *QUIET]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        ended = subprocess.run(
-            command, cwd=RECIPES / RECIPE, env=environment, capture_output=True, text=True, timeout=200
-        )
-        assert ended.returncode == 0, ended.stderr[-2000:]
-        values.append(read_result(folder)["metric"]["value"])
-    assert values[0] == pytest.approx(values[1], abs=1e-4)
+    options = given(corpus, steps="20", strategy="!new:lobes.selection.TargetKNN", share="0.3")
+    results = [torchrun(RECIPE, tmp_path / str(count), *options, processes=count) for count in (1, 2)]
+    assert results[0]["metric"]["value"] == pytest.approx(results[1]["metric"]["value"], abs=1e-4)

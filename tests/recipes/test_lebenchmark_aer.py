@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from recipe_runner import train
+from recipe_runner import torchrun, train
 
 from lobes.dataio import read_manifest
 from lobes.errors import ConfigError, DataError
@@ -195,3 +195,13 @@ def test_wrong_choices_are_named(allosat, tmp_path):
     with pytest.raises(DataError, match="satisfaction: all ratings are 0.5"):
         train(RECIPE, tmp_path / "b", *data, hparams="allosat.yaml")
     assert json.loads(next((tmp_path / "b" / "manifests" / "ratings").glob("*.json")).read_text())["period"] == 0.25
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(allosat, tmp_path):
+    given = (f"--data_folder={allosat()}", LOGMEL, *FEW, "--piece_seconds=4")
+    one, two = (
+        torchrun(RECIPE, tmp_path / str(count), *given, hparams="allosat.yaml", processes=count) for count in (1, 2)
+    )
+    assert two["metric"]["value"] == pytest.approx(one["metric"]["value"], abs=1e-4)
+    assert one["metric"]["value"] > 0.3

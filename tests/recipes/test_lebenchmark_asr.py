@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import soundfile
-from recipe_runner import QUIET, load, train, untrained_encoder
+from recipe_runner import QUIET, load, torchrun, train, untrained_encoder
 from sounds import tones
 
 from lobes.dataio import read_manifest
@@ -130,3 +130,22 @@ def test_every_mode_trains_what_it_says(mls_folder, tmp_path, mode):
     cost = result["cost"]
     whole = cost["parameters_trained"] == cost["parameters_total"]
     assert whole == (mode == "finetune") and cost["parameters_trained"] > 500
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(mls_folder, tmp_path):
+    given = (
+        f"--data_folder={mls_folder}",
+        *LOGMEL,
+        LINEAR[0],
+        *SHORT,
+        "--train_loader.num_workers=0",
+        "--opt_class.lr=0.02",
+        "--steps=60",
+        "--metric=cer",
+    )
+    one, two = (
+        torchrun(RECIPE, tmp_path / str(count), *given, hparams="mls.yaml", processes=count) for count in (1, 2)
+    )
+    assert two["metric"]["value"] == pytest.approx(one["metric"]["value"], abs=1e-4)
+    assert one["metric"]["value"] < 0.9

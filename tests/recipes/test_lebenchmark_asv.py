@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from recipe_runner import leave, train
+from recipe_runner import leave, torchrun, train
 
 from lobes.dataio import read_manifest, read_trials
 
@@ -134,3 +134,11 @@ def test_the_live_clips_have_trials_of_ten_speakers(lobes_data, tmp_path):
     targets = [record["target"] for record in result["records"]]
     assert (sum(targets), len(targets)) == (10 * 45, 100 * 99 // 2) and result["metric"]["n_groups"] == 10
     assert result["metric"]["value"] < 0.45
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(clips, tmp_path):
+    given = (f"--data_folder={clips()}", *QUICK, *SMALL, "--head.dropout=0.0")
+    one, two = (torchrun(RECIPE, tmp_path / str(count), *given, processes=count) for count in (1, 2))
+    assert two["metric"]["value"] == pytest.approx(one["metric"]["value"], abs=1e-4)
+    assert one["metric"]["value"] < 0.45

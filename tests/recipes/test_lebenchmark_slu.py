@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from recipe_runner import train
+from recipe_runner import torchrun, train
 from sounds import tones
 
 from lobes.evaluation import slot_f1, tagged_records
@@ -84,3 +84,12 @@ def test_ctc_writes_concepts_and_intents(tmp_path):
     others = result["other_metrics"]
     assert result["metric"]["name"] == "slot_f1" and result["metric"]["value"] > 0.6
     assert others["intent_accuracy"] > 0.6 and others["concept_error_rate"] < 0.5 and others["unseen_labels"] == 0
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(orders, tmp_path):
+    few = ("--steps=20", "--train_loader.batch_seconds=7", "--n_folds=2", "--head.width=5", "--opt_class.lr=0.01")
+    given = (f"--data_folder={orders}", *LOGMEL, *few, "--head.dropout=0.0")
+    one, two = (torchrun(RECIPE, tmp_path / str(count), *given, processes=count) for count in (1, 2))
+    assert two["metric"]["value"] == pytest.approx(one["metric"]["value"], abs=1e-4)
+    assert one["metric"]["value"] > 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from recipe_runner import steps, train, untrained_encoder
+from recipe_runner import steps, torchrun, train, untrained_encoder
 from spoken_treebank import write_orfeo
 
 from lobes.dataio.conllu import read_conllu
@@ -49,3 +49,12 @@ def test_too_few_recordings_for_three_splits(tmp_path):
     data = f"--data_folder={write_orfeo(tmp_path / 'orfeo', recordings=1, utterances=1)}"
     with pytest.raises(DataError, match="1 groups .* cannot make 3 splits"):
         train(RECIPE, tmp_path / "run", *LOGMEL, data)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(tmp_path):
+    given = (f"--data_folder={write_orfeo(tmp_path / 'orfeo')}", *LOGMEL, "--steps=30", "--opt_class.lr=0.01")
+    given = (*given, "--head.dropout=0.0", "--parser.dropout=0.0")
+    one, two = (torchrun(RECIPE, tmp_path / str(count), *given, processes=count) for count in (1, 2))
+    assert two["metric"]["value"] == pytest.approx(one["metric"]["value"], abs=1e-4)
+    assert one["metric"]["value"] > 0.1

@@ -52,7 +52,8 @@ class Rater(Brain):
         if stage != Stage.TRAIN:
             pairs = [(t[v].tolist(), p[v].tolist()) for t, p, v in zip(target, predicted, valid, strict=True)]
             self.records += agreement_records(*zip(*pairs, strict=True), batch.id, batch.group)
-        return self.weighted(*ccc_loss(predicted, target, valid, self.hparams.loss_over))
+        over, training = self.hparams.loss_over, stage == Stage.TRAIN
+        return self.weighted(*ccc_loss(predicted, target, valid, over, together=training))
 
     def on_stage_start(self, stage, epoch=None):
         """Begin new records."""
