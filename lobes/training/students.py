@@ -63,6 +63,7 @@ def choose(hparams: dict[str, Any], teacher: Teacher, manifests: dict[str, Path]
     """The manifest to train on: ``share`` of the pool by ``strategy``, as ``selected.csv``, or all of it."""
     if hparams["strategy"] is None:
         return manifests["train"]
+    cache = hparams["cache"]
     found = choose_clips(
         manifests,
         Path(hparams["output_folder"]) / "selected.csv",
@@ -75,6 +76,7 @@ def choose(hparams: dict[str, Any], teacher: Teacher, manifests: dict[str, Path]
         filters=hparams["filters"],
         cap=hparams["cap"],
         scores=hparams["scores"],
+        heard=None if cache is None else Path(cache) / "heard",
         seed=hparams["seed"],
     )
     return found.path

@@ -75,10 +75,27 @@ def test_a_hubert_is_pruned_to_the_size_asked_for(given, tmp_path):
 
 def test_choosing_alone_says_what_was_chosen(given, tmp_path):
     options = ["--strategy=!new:lobes.selection.Random", "--share=0.3", f"--output_folder={tmp_path / 'run'}"]
-    ended = script(f"{RECIPE}/select_data.py", "hparams/tiny.yaml", *given, *options)
+    shared = (f"--prepare.save_folder={tmp_path / 'manifests'}", f"--cache={tmp_path / 'cache'}")
+    ended = script(f"{RECIPE}/select_data.py", "hparams/tiny.yaml", *given, *options, *shared)
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert "selected.csv: " in ended.stdout and "danum " in ended.stdout and "speech " in ended.stdout
     assert (tmp_path / "run" / "selected.parquet").is_file() and not (tmp_path / "run" / "result.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "heard").iterdir()}
+    assert {path.name.split("-")[0] for path in kept} == {"train", "target"} and len(kept) == 2
+    again = script(
+        f"{RECIPE}/select_data.py",
+        "hparams/tiny.yaml",
+        *given,
+        *options[:-1],
+        f"--output_folder={tmp_path / 'b'}",
+        *shared,
+    )
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "not heard again"
+    chosen = [(tmp_path / name / "selected.csv").read_text() for name in ("run", "b")]
+    assert [line.split(",")[0] for line in chosen[0].splitlines()] == [
+        line.split(",")[0] for line in chosen[1].splitlines()
+    ]
 
 
 def test_what_does_not_fit_is_said(given, tmp_path):
