@@ -158,12 +158,15 @@ def _made_cells(row: dict[str, Any]) -> list[str]:
 def _used_cells(row: dict[str, Any], audio: Sequence[int]) -> list[str]:
     use = {figures["audio_seconds"]: figures for figures in row["use"]}
     stream = row["stream"]
-    factors = [use[n].get("error") or f"{use[n]['real_time_factor']:.2g}" for n in audio]
+    runs = [use.get(n, {}) for n in audio]
+    factors = [
+        run.get("error") or (f"{run['real_time_factor']:.2g}" if "real_time_factor" in run else NONE) for run in runs
+    ]
     chunk = f"{_short(stream['chunk_median_ms'])} ({_short(stream['chunk_worst_ms'])})" if "chunks" in stream else NONE
     return [
         row["name"],
         *factors,
-        *(_number(use[n], "memory_mb") for n in audio),
+        *(_number(run, "memory_mb") for run in runs),
         _short(row["facts"]["state_bytes"] / 1e3) if row["facts"].get("state_bytes") else NONE,
         chunk,
         stream.get("error") or stream["status"],
