@@ -5,6 +5,7 @@
     LOBES_DATA=/corpora python tools/selection_sweep.py --recipe LibriSpeech/distillation
     LOBES_DATA=/corpora python tools/selection_sweep.py --part $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
     python tools/selection_sweep.py --table                               # what there is so far
+    python tools/selection_sweep.py --table --publish                     # also into the recipe's sweep.csv and README
 
 Each run is one that the recipe's `train.py` gives, of as many steps of as many seconds of audio whatever the budget, so
 that updates and seconds that are heard are the same for all. Run again, it goes on where it was stopped. Differences to
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib.util
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from math import isnan, nan
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lobes.dataio.corpora.fsdd_pool import SPEAKERS
 from lobes.dataio.manifest import read_meta
+from lobes.errors import DataError
 from lobes.evaluation import mean_metric, paired_bootstrap, read_result, save_figure
 from lobes.evaluation.plots import COLOURS, WIDTH, new_figure, styled
 from lobes.training import run
@@ -60,6 +63,7 @@ COLUMNS = (
     "situation", "share", "strategy", "runs", "r2", "difference", "low", "high", "p", "wins", "probe", "of_teacher",
     "selection_cpu_seconds",
 )  # fmt: skip
+MARKERS = re.compile(r"(<!-- sweep -->\n).*?(\n<!-- /sweep -->)", re.DOTALL)
 R2 = mean_metric("r2", "r2", higher_is_better=True)
 
 
@@ -90,6 +94,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="recipes/<recipe>/results/sweep by default")
     parser.add_argument("--part", default="0/1", help="INDEX/COUNT of several processes")
     parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--publish", action="store_true", help="write sweep.csv and the README of the recipe too")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of tiny.yaml, such as steps=100")
     options = parser.parse_args()
     known = SITUATIONS[options.recipe]
@@ -107,7 +112,13 @@ def main() -> None:
         for cell in part_of(cells, index, count):
             if not (cell.folder(out) / "result.json").is_file():
                 trainer.main(arguments(cell, out, settings))
-    write(table([cell for cell in cells if (cell.folder(out) / "result.json").is_file()], out), out)
+    rows = table([cell for cell in cells if (cell.folder(out) / "result.json").is_file()], out)
+    save(rows, out / "sweep.csv")
+    save_figure(figure(rows), out / "sweep.svg")
+    print(markdown(rows))
+    if options.publish:
+        save(rows, folder / "sweep.csv")
+        publish(folder)
 
 
 def planned(
@@ -210,23 +221,40 @@ def against_random(
     return figures
 
 
-def write(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
-    """`sweep.csv`, `sweep.svg`, and the table on the terminal."""
-    with (out / "sweep.csv").open("w", encoding="utf-8", newline="") as stream:
+def save(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """The rows as CSV."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    save_figure(figure(rows), out / "sweep.svg")
-    print(
-        "| situation | of the pool | strategy | R² | less random | wins | probe, of the teacher's | selection, CPU s |"
-    )
-    print("|---|---:|---|---:|---:|---:|---:|---:|")
+
+
+def publish(folder: Path, change: bool = True) -> bool:
+    """Put the table of a recipe's ``sweep.csv`` between the markers of its README; return whether that changed it."""
+    with (folder / "sweep.csv").open(encoding="utf-8", newline="") as stream:
+        texts = {"situation", "strategy", "runs", "wins"}
+        rows = [{k: v if k in texts else float(v) for k, v in row.items() if v} for row in csv.DictReader(stream)]
+    path = folder / "README.md"
+    old = path.read_text(encoding="utf-8")
+    if not MARKERS.search(old):
+        raise DataError(f"{path}: no line '<!-- sweep -->' with '<!-- /sweep -->' below it")
+    new = MARKERS.sub(lambda found: found[1] + markdown(rows) + found[2], old)
+    if change and new != old:
+        path.write_text(new, encoding="utf-8")
+    return new != old
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a table."""
+    head = ["situation", "of the pool", "strategy", "runs", "R²", "less random", "wins"]
+    lines = [[*head, "probe, of the teacher's", "selection, CPU s"], ["---", "---:", "---", *["---:"] * 6]]
     for row in rows:
         less = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" if "difference" in row else "–"
         probe = "–" if isnan(row["of_teacher"]) else f"{100 * row['of_teacher']:.1f} %"
-        cells = [row["situation"], f"{100 * row['share']:g} %", row["strategy"], f"{row['r2']:.3f}", less]
-        cells += [row.get("wins", "–"), probe, f"{row['selection_cpu_seconds']:.2f}"]
-        print("| " + " | ".join(cells) + " |")
+        cells = [row["situation"], f"{100 * row['share']:g} %", row["strategy"], str(row["runs"])]
+        cells += [f"{row['r2']:.3f}", less, row.get("wins", "–"), probe, f"{row['selection_cpu_seconds']:.2f}"]
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 @styled
