@@ -18,6 +18,7 @@ def sum_over_processes(local: Tensor) -> Tensor:
 
     Example
     -------
+    >>> import torch
     >>> sum_over_processes(torch.tensor([1.0, 2.0]))
     tensor([1., 2.])
     """
