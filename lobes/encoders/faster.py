@@ -108,8 +108,10 @@ def first_blocks(encoder: Encoder, n_blocks: int) -> Encoder:
     Raises
     ------
     ConfigError
-        If it has not so many.
+        If it has not so many, or is no stack of blocks.
     """
+    if not isinstance(encoder, Encoder):
+        raise ConfigError(f"first_blocks: encoder is a {type(encoder).__name__}; expected lobes.encoders.Encoder")
     if not 1 <= n_blocks <= len(encoder.blocks):
         raise ConfigError(f"first_blocks: n_blocks is {n_blocks}; expected 1 to {len(encoder.blocks)}")
     kept = copy.deepcopy(encoder)
@@ -141,11 +143,13 @@ class EarlyExit(nn.Module):
     Raises
     ------
     ConfigError
-        If there is not a head for each layer.
+        If there is not a head for each layer, or the encoder is no stack of blocks.
     """
 
     def __init__(self, encoder: Encoder, heads: Sequence[nn.Module], threshold: float = 0.9) -> None:
         super().__init__()
+        if not isinstance(encoder, Encoder):
+            raise ConfigError(f"EarlyExit: encoder is a {type(encoder).__name__}; expected lobes.encoders.Encoder")
         if len(heads) != len(encoder.blocks) + 1:
             raise ConfigError(f"EarlyExit: {len(heads)} heads for {len(encoder.blocks) + 1} layers; give one for each")
         self.encoder, self.heads, self.threshold = encoder, nn.ModuleList(heads), threshold

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lobes.dataio.manifest import atomic_write
 from lobes.errors import ConfigError, DataError
 
 
@@ -149,14 +149,10 @@ class SentencePieceTokenizer:
 
     def save(self, path: str | Path) -> Path:
         """Write the tokenizer as JSON, atomically; return the path."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         model = base64.b64encode(self.model).decode("ascii")
         content = {"type": "sentencepiece", "unknown": self.unknown, "alphabet": self.alphabet, "model": model}
-        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-        return path
+        atomic_write(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> SentencePieceTokenizer:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lobes.dataio.manifest import atomic_write
 from lobes.errors import DataError
 
 
@@ -103,13 +103,9 @@ class CharTokenizer:
 
     def save(self, path: str | Path) -> Path:
         """Write the tokenizer as JSON, atomically; return the path."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         content = {"type": "characters", "unknown": self.unknown, "alphabet": self.alphabet}
-        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-        return path
+        atomic_write(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> CharTokenizer:
