@@ -88,7 +88,7 @@ def test_ctc_writes_concepts_and_intents(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(orders, tmp_path):
-    few = ("--steps=20", "--train_loader.batch_seconds=7", "--n_folds=2", "--head.width=5", "--opt_class.lr=0.01")
+    few = ("--steps=20", "--train_loader.batch_seconds=7", "--n_folds=3", "--head.width=5", "--opt_class.lr=0.01")
     given = (f"--data_folder={orders}", *LOGMEL, *few, "--head.dropout=0.0")
     one, two = (torchrun(RECIPE, tmp_path / str(count), *given, processes=count) for count in (1, 2))
     assert two["metric"]["value"] == pytest.approx(one["metric"]["value"], abs=1e-4)
