@@ -240,7 +240,9 @@ def attention_loss(
 def seq2seq_loss(
     output: Seq2SeqOutput, batch: Any, end: int, smoothing: float = 0.0, ctc_weight: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """`attention_loss`, joined by a share of CTC on the source text (Watanabe et al. 2017; here per source token).
+    """`attention_loss`, joined by a share of CTC on the source text (Watanabe et al. 2017).
+
+    Both are sums over the batch divided by its target tokens, so that those of several batches average to that of all.
 
     Parameters
     ----------
@@ -267,5 +269,4 @@ def seq2seq_loss(
         raise ConfigError(f"ctc_weight is {ctc_weight}: expected 0 for a head without n_source")
     tokens, lengths = batch.source_tokens
     ctc = ctc_loss(output.ctc_logits, output.valid, tokens, lengths)
-    per_token = ctc.loss * ctc.weight / token_counts(tokens, lengths).sum().clamp(min=1)
-    return (1 - ctc_weight) * loss + ctc_weight * per_token, weight
+    return (1 - ctc_weight) * loss + ctc_weight * ctc.loss * ctc.weight / weight.clamp(min=1), weight

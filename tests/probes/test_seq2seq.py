@@ -127,7 +127,7 @@ def test_ctc_is_joined_by_its_share():
     attention, _ = attention_loss(logits, *batch.tokens, end=7, smoothing=0.1)
     ctc = ctc_loss(ctc_logits, valid, *batch.source_tokens)
     assert ctc.excluded == 1, "one frame cannot hold two tokens"
-    assert float(loss) == pytest.approx(float(0.75 * attention + 0.25 * ctc.loss / 4), abs=1e-6) and weight == 7
+    assert float(loss) == pytest.approx(float(0.75 * attention + 0.25 * ctc.loss / 7), abs=1e-6) and weight == 7
     with pytest.raises(ConfigError, match="ctc_weight is 0.25"):
         seq2seq_loss(output._replace(ctc_logits=None), batch, end=7, ctc_weight=0.25)
 

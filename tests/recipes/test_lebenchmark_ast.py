@@ -83,10 +83,10 @@ def test_it_transcribes_too_and_says_when_there_is_nothing_to_average(mboshi_fol
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(mboshi_folder, tmp_path):
-    few = ("--steps=40", "--opt_class.lr=0.006", "--head.width=32", "--head.hidden=64", "--head.depth=1")
+    few = ("--steps=100", "--opt_class.lr=0.006", "--head.width=32", "--head.hidden=64", "--head.depth=1")
     quick = ("--head.dropout=0.0", "--train_loader.batch_seconds=17", "--search.max_tokens=25", "--average_by=null")
     data = (f"--data_folder={mboshi_folder}", "--prepare.drop_repeated=False", "--prepare.valid_share=0.1")
     given = (*data, *LOGMEL, *few, *quick)
     one, two = (torchrun(RECIPE, tmp_path / str(count), *given, processes=count) for count in (1, 2))
     assert two["metric"]["value"] == pytest.approx(one["metric"]["value"], abs=1e-4)
-    assert one["other_metrics"]["chrf"] > 0.2
+    assert one["other_metrics"]["chrf"] > 0.5
