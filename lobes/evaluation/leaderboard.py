@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from lobes.errors import DataError
+from lobes.evaluation.matched_pairs import mapsswe
 from lobes.evaluation.metrics import HIGHER_IS_BETTER, PERCENT, Metric
 from lobes.evaluation.ranking import Floats, critical_difference, friedman, kendall_tau, nemenyi, rank_intervals, ranks
 from lobes.evaluation.seeds import compare_seeds, seeded_draws, seeds_interval
@@ -35,7 +36,8 @@ ROW_COLUMNS = (
     "n_groups", "p_best", *COST_COLUMNS, "learning_rates", "generated", "published", "source",
 )  # fmt: skip
 PAIR_COLUMNS = (
-    "task", "mode", "head", "a", "b", "metric", "difference", "low", "high", "p", "p_holm", "mcnemar", "method",
+    "task", "mode", "head", "a", "b", "metric", "difference", "low", "high", "p", "p_holm", "mcnemar", "mapsswe",
+    "method",
 )  # fmt: skip
 Row = dict[str, Any]
 Family = tuple[str, str, str]
@@ -270,8 +272,10 @@ def _pairs(members: Sequence[Entry], metric: Metric) -> list[Row]:
         row |= {"a": one.model, "b": other.model, "metric": metric.name, "percent": metric.name in PERCENT}
         row |= {name: getattr(found, name) for name in ("difference", "low", "high", "method")} | {"p": found.p_value}
         common = sorted(set(a) & set(b))
-        alone = metric.name == "accuracy" and len(common) == 1
-        row["mcnemar"] = mcnemar(a[common[0]], b[common[0]]) if alone else None
+        # The field's own tests know nothing of seeds, nor of groups.
+        alone = (a[common[0]], b[common[0]]) if len(common) == 1 else None
+        row["mcnemar"] = mcnemar(*alone) if alone and metric.name == "accuracy" else None
+        row["mapsswe"] = mapsswe(*alone).p_value if alone and metric.name in ("wer", "cer") else None
         rows.append(row)
     for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = adjusted

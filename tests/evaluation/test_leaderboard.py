@@ -11,7 +11,7 @@ import pytest
 from leaderboard_results import MODELS, decisions, make_entries, make_result, transcripts
 
 from lobes.errors import DataError
-from lobes.evaluation import accuracy, cer, holm, mean_metric, wer
+from lobes.evaluation import accuracy, cer, holm, mapsswe, mean_metric, wer
 from lobes.evaluation.leaderboard import COST_COLUMNS, Entry, make_board, metric_named, read_published
 from lobes.evaluation.leaderboard_page import write_board
 from lobes.evaluation.seeds import compare_seeds, seeds_interval
@@ -60,7 +60,14 @@ def test_systems_are_compared_in_pairs_of_the_same_head(board):
     assert best["best"] and best["p_best"] is None
     assert row_of(board, task="digits", model="attention")["p_best"] == pair["p_holm"] < 0.05
     one_seed = make_board([e for e in make_entries(1) if e.task == "digits"], n=20)
-    assert all(0 <= pair["mcnemar"] <= 1 for pair in one_seed["pairs"])
+    assert all(0 <= pair["mcnemar"] <= 1 and pair["mapsswe"] is None for pair in one_seed["pairs"])
+    french = [entry for entry in make_entries(1) if entry.task == "French"]
+    for pair in make_board(french, n=20)["pairs"]:
+        one, other = (
+            next(entry.results[1]["records"] for entry in french if (entry.model, entry.head) == (name, pair["head"]))
+            for name in (pair["a"], pair["b"])
+        )
+        assert pair["mapsswe"] == mapsswe(one, other).p_value and pair["mcnemar"] is None
 
 
 def test_ranks_are_of_models_that_have_every_task(board):

@@ -270,10 +270,10 @@ function drawRanks() {
 function drawRest() {
   const inside = row => ["task", "mode", "head"].every(key => !element(key).value || row[key] === element(key).value);
   const pairs = board.pairs.filter(inside);
-  simple("pairs", [["Task", 1], ["Mode", 1], ["Head", 1], ["A", 1], ["B", 1], ["A − B [95 %]"], ["p"], ["p, Holm"], ["McNemar"]],
+  simple("pairs", [["Task", 1], ["Mode", 1], ["Head", 1], ["A", 1], ["B", 1], ["A − B [95 %]"], ["p"], ["p, Holm"], ["McNemar or MAPSSWE"]],
     pairs.map(row => [row.task, row.mode, row.head, row.a, row.b,
       `${signed(row, row.difference)} [${signed(row, row.low)}, ${signed(row, row.high)}]`, pText(row.p), pText(row.p_holm),
-      known(row.mcnemar) ? pText(row.mcnemar) : ""]));
+      known(row.mcnemar) ? pText(row.mcnemar) : known(row.mapsswe) ? pText(row.mapsswe) : ""]));
   element("pairsSection").hidden = !pairs.length;
   const taus = board.taus.filter(row => ["task", "mode"].every(key => !element(key).value || row[key] === element(key).value));
   simple("taus", [["Task", 1], ["Mode", 1], ["Head", 1], ["Other head", 1], ["Models"], ["tau-b [95 %]"]], taus.map(row =>
