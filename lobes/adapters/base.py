@@ -8,11 +8,13 @@ import re
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from lobes.adapters.anatomy import Anatomy
 from lobes.adapters.sites import Site, adapter_tensors, is_peft, pretrained_model, pretrained_modules
 from lobes.errors import ConfigError
+from lobes.evaluation.cost import counted_macs
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ class Adaptation(ABC):
     - without an active adapter, the encoder gives exactly what the pretrained one gives;
     - it works in chunks and streams where the encoder does, or is refused there.
 
-    An encoder's ``macs`` stay those of the pretrained one; what adapters add to them is not counted.
+    An encoder's ``macs`` stay those of the pretrained one; `adapter_macs` counts what the active adapter adds to them.
 
     Attributes
     ----------
@@ -251,6 +253,47 @@ def trainable_share(encoder: nn.Module) -> float:
     """
     trained = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
     return trained / max(_n_pretrained(encoder), 1)
+
+
+def adapter_macs(encoder: nn.Module, seconds: float) -> int:
+    """Multiply-accumulates that the active adapter adds to a pass over some seconds of audio, counted in one.
+
+    0 where it can become part of the weights (`merge_adapter`), which costs nothing in use.
+
+    Arguments
+    ---------
+    encoder : nn.Module
+        That keeps the Encoder contract.
+    seconds : float
+        Of audio at its rate.
+
+    Example
+    -------
+    >>> from lobes.adapters import BitFit, Houlsby
+    >>> from lobes.encoders import Encoder, LogMel, StackingStem
+    >>> from lobes.mixers import SummaryMixing
+    >>> encoder = Encoder(LogMel(), StackingStem(80, 16), 16, 2, SummaryMixing)
+    >>> adapter_macs(BitFit().apply(encoder, "biases"), 1.0), adapter_macs(Houlsby(bottleneck=4).apply(encoder), 1.0)
+    (0, 19200)
+    """
+    name = active_adapter(encoder)
+    if name is None or record_of(encoder).adaptations[name].mergeable:
+        return 0
+    first = next(encoder.parameters())
+    rate: Any = encoder.sample_rate
+    waveform = torch.zeros(1, round(seconds * rate), device=first.device)
+    lengths = torch.ones(1, device=first.device)
+    training = {module: module.training for module in encoder.modules()}
+    counts = {}
+    try:
+        for active in (name, None):
+            set_active(encoder.eval(), active)
+            counts[active] = counted_macs(lambda: encoder(waveform, lengths)).total
+    finally:
+        set_active(encoder, name)
+        for module, state in training.items():
+            module.training = state
+    return counts[name] - counts[None]
 
 
 def summary(encoder: nn.Module) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lobes.adapters import adapter_macs
 from lobes.training.brain import Brain
 
 
@@ -15,7 +16,8 @@ def costs(brain: Brain, encoder: Any) -> dict[str, Any]:
     brain : Brain
         After training.
     encoder : Encoder
-        Or whatever else keeps the Encoder contract; its multiply-accumulates are counted on 10 s of audio.
+        Or whatever else keeps the Encoder contract; its multiply-accumulates are those of 10 s of audio, an adapter's
+        included unless it can be merged.
 
     Returns
     -------
@@ -29,5 +31,5 @@ def costs(brain: Brain, encoder: Any) -> dict[str, Any]:
         "parameters_total": sum(p.numel() for p in parameters),
         "audio_hours": brain.audio_seconds / 3600,
         "wall_seconds": brain.wall_seconds,
-        "macs_per_second": encoder.macs(10.0) / 10,
+        "macs_per_second": (encoder.macs(10.0) + adapter_macs(encoder, 10.0)) / 10,
     }

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from lobes.adapters import (
     CHAPTER,
@@ -24,6 +25,8 @@ from lobes.adapters import (
     PromptTuning,
     Reprogramming,
     VeRA,
+    active_adapter,
+    adapter_macs,
     set_active,
     summary,
     trainable_share,
@@ -142,3 +145,19 @@ def test_one_key_of_a_recipe_chooses_it(value):
     assert adapted is hparams["encoder"]
     assert (trainable_share(adapted) > 0) == (value != "FrozenProbe")
     assert value.partition(" ")[0] in summary(adapted)
+
+
+def test_what_an_adapter_adds_is_counted():
+    """25 frames a second of width 32, in two Conformer layers, of which each has three of Houlsby's adapters."""
+    encoder = Encoder(LogMel(), StackingStem(80, 32), 32, 2, SDPA).train()
+    encoder.blocks[0].eval()
+    Houlsby(bottleneck=4).apply(encoder)
+    modes = [module.training for module in encoder.modules()]
+    assert adapter_macs(encoder, 2.0) == 50 * 2 * 3 * (2 * 32 * 4)
+    assert [module.training for module in encoder.modules()] == modes and active_adapter(encoder) == "default"
+    set_active(encoder, None)
+    assert adapter_macs(encoder, 2.0) == 0
+    LoRA(rank=8).apply(encoder, "merged_in_use")
+    assert adapter_macs(encoder, 2.0) == 0 and adapter_macs(nn.Linear(2, 2), 2.0) == 0
+    prefix = PrefixTuning(length=10).apply(Encoder(LogMel(), StackingStem(80, 32), 32, 2, SDPA))
+    assert adapter_macs(prefix, 2.0) >= 2 * 50 * 10 * (32 + 32), "each frame attends to ten more, in two layers"
