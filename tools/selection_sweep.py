@@ -7,9 +7,12 @@
     python tools/selection_sweep.py --table                               # what there is so far
     python tools/selection_sweep.py --table --publish                     # also into the recipe's sweep.csv and README
 
-Each run is one that the recipe's `train.py` gives, of as many steps of as many seconds of audio whatever the budget, so
-that updates and seconds that are heard are the same for all. Run again, it goes on where it was stopped. Differences to
-`random` are paired by speaker and seed; intervals are clustered by speaker where there are several, else by seed.
+Each run is one that the recipe's `train.py` gives, of as many steps of as many seconds of audio whatever the budget:
+epochs of a small choice are as long as those of the pool, so that updates and seconds that are heard are the same for
+all but for how well clips fill a batch (column `hours`). FSDD's teacher is trained first where it is not there. Run
+again, it goes on where it was stopped. Differences to `random` and to the full pool are paired by speaker and seed;
+intervals are clustered by speaker where there are several, else by seed; p-values are adjusted for the strategies of a
+budget (Holm).
 """
 
 from __future__ import annotations
@@ -17,7 +20,10 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib.util
+import io
+import json
 import re
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from math import isnan, nan
@@ -26,9 +32,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lobes.dataio.corpora.fsdd_pool import SPEAKERS
-from lobes.dataio.manifest import read_meta
-from lobes.errors import DataError
-from lobes.evaluation import mean_metric, paired_bootstrap, read_result, save_figure
+from lobes.dataio.manifest import atomic_write, read_meta
+from lobes.errors import ConfigError, DataError
+from lobes.evaluation import bootstrap_interval, holm, mean_metric, paired_bootstrap, read_result, save_figure
 from lobes.evaluation.plots import COLOURS, WIDTH, new_figure, styled
 from lobes.training import run
 
@@ -45,11 +51,12 @@ SITUATIONS: dict[str, dict[str, Sequence[str]]] = {
 TEACHERS = {"FSDD/distillation": None, "LibriSpeech/distillation": "sm-tiny"}
 STRATEGIES = {
     "random": "!new:lobes.selection.Random",
+    "random-as-long": "!new:lobes.selection.RandomAsLong",
     "contrastive": "!new:lobes.selection.ContrastiveLM",
     "target-kNN": "!new:lobes.selection.TargetKNN",
     "target-LM": "!new:lobes.selection.TargetLM",
     "unit-KL": "!new:lobes.selection.UnitKL",
-    "FLMI": "!new:lobes.selection.MutualInformation",
+    "FLQMI": "!new:lobes.selection.MutualInformation",
     "facility": "!new:lobes.selection.FacilityLocation",
     "clusters": "!new:lobes.selection.ClusterBalance",
     "longest": "!new:lobes.selection.Longest",
@@ -60,11 +67,21 @@ STRATEGIES = {
 BY_PROXY = ("loss-high", "loss-low")
 FULL = "full"
 COLUMNS = (
-    "situation", "share", "strategy", "runs", "r2", "difference", "low", "high", "p", "wins", "probe", "of_teacher",
+    "situation", "share", "strategy", "runs", "r2", "r2_low", "r2_high", "difference", "low", "high", "p", "wins",
+    "full_difference", "full_low", "full_high", "probe", "of_teacher", "hours", "hearing_cpu_seconds",
     "selection_cpu_seconds",
 )  # fmt: skip
+SETTINGS = "settings.json"
 MARKERS = re.compile(r"(<!-- sweep -->\n).*?(\n<!-- /sweep -->)", re.DOTALL)
 R2 = mean_metric("r2", "r2", higher_is_better=True)
+
+
+class Key(NamedTuple):
+    """A row of the table."""
+
+    situation: str
+    share: float
+    strategy: str
 
 
 class Cell(NamedTuple):
@@ -103,22 +120,58 @@ def main() -> None:
         chosen = {name: found if found == ["all"] else options.speakers for name, found in chosen.items()}
     folder = ROOT / "recipes" / options.recipe
     out = (options.out or folder / "results" / "sweep").resolve()
-    cells = planned(chosen, options.seeds, options.shares, options.strategies)
     if not options.table:
         index, count = map(int, options.part.split("/"))
-        trainer = load(folder)
-        teacher = options.teacher or TEACHERS[options.recipe] or folder / "results" / "teacher" / "1"
+        trainer = load(folder / "train.py")
+        teacher = options.teacher or TEACHERS[options.recipe] or trained_teacher(folder, index)
         settings = [f"teacher={teacher}", *options.set]
-        for cell in part_of(cells, index, count):
+        claim(out, settings)
+        for cell in part_of(planned(chosen, options.seeds, options.shares, options.strategies), index, count):
             if not (cell.folder(out) / "result.json").is_file():
                 trainer.main(arguments(cell, out, settings))
-    rows = table([cell for cell in cells if (cell.folder(out) / "result.json").is_file()], out)
+    rows = table(finished(out), out)
     save(rows, out / "sweep.csv")
     save_figure(figure(rows), out / "sweep.svg")
     print(markdown(rows))
     if options.publish:
         save(rows, folder / "sweep.csv")
         publish(folder)
+
+
+def trained_teacher(folder: Path, index: int) -> Path:
+    """The run of the recipe's `teacher.yaml`; the first of several processes trains it, the others wait."""
+    teacher = folder / "results" / "teacher" / "1"
+    if index == 0 and not (teacher / "result.json").is_file():
+        given = ["hparams/teacher.yaml", f"--output_folder={teacher}", "--device=cpu", "--noprogressbar"]
+        # hparams/ is found beside the train.py that is run, which is another recipe's.
+        given[0] = str(folder / given[0])
+        load(ROOT / "recipes" / "LibriSpeech" / "SSL" / "train.py").main(given)
+    while not (teacher / "result.json").is_file():
+        time.sleep(5.0)
+    return teacher
+
+
+def claim(out: Path, settings: Sequence[str]) -> None:
+    """Write down what the runs of a folder have in common, or refuse a folder of others."""
+    path = out / SETTINGS
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else sorted(settings)
+    if known != sorted(settings):
+        raise ConfigError(
+            f"{out}: holds runs with {' '.join(known)}, not {' '.join(sorted(settings))}; give another --out"
+        )
+    if not path.is_file():
+        atomic_write(path, json.dumps(known) + "\n")
+
+
+def finished(out: Path) -> list[Cell]:
+    """What there is in a folder, in the order of `STRATEGIES`."""
+    names = [*STRATEGIES, FULL]
+    cells = []
+    for path in out.glob("*/*/*/*/*/result.json"):
+        situation, speaker, share, strategy, seed = path.relative_to(out).parts[:-1]
+        if strategy in names and situation != "manifests":
+            cells.append(Cell(situation, speaker, int(seed), float(share), strategy))
+    return sorted(cells, key=lambda cell: (*cell[:4], names.index(cell.strategy)))
 
 
 def planned(
@@ -164,9 +217,9 @@ def arguments(cell: Cell, out: Path, settings: Sequence[str]) -> list[str]:
     ]
 
 
-def load(folder: Path) -> ModuleType:
+def load(path: Path) -> ModuleType:
     """A recipe's train.py."""
-    spec = importlib.util.spec_from_file_location(f"{folder.parent.name}_distillation_train", folder / "train.py")
+    spec = importlib.util.spec_from_file_location("_".join(path.parts[-3:-1]), path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -174,8 +227,8 @@ def load(folder: Path) -> ModuleType:
 
 
 def table(cells: Sequence[Cell], out: Path) -> list[dict[str, Any]]:
-    """A row for each situation, budget and strategy: its mean, and what it is more than `random`."""
-    found: dict[tuple[str, float, str], list[dict[str, Any]]] = defaultdict(list)
+    """A row for each situation, budget and strategy: its mean, and what it is more than `random` and than all."""
+    found: dict[Key, list[dict[str, Any]]] = defaultdict(list)
     for cell in cells:
         result = read_result(cell.folder(out))
         other = result["other_metrics"]
@@ -183,50 +236,66 @@ def table(cells: Sequence[Cell], out: Path) -> list[dict[str, Any]]:
         group = str(cell.seed) if cell.speaker == "all" else cell.speaker
         record = {"id": f"{cell.speaker}/{cell.seed}", "group": group, "r2": result["metric"]["value"]}
         record |= {"probe": other.get("probe", nan), "teacher": other.get("probe_teacher", nan)}
-        found[cell.situation, cell.share, cell.strategy].append(record | {"cpu": selection.get("cpu_seconds", 0.0)})
+        record |= {"hours": result["cost"]["audio_hours"], "cpu": selection.get("cpu_seconds", 0.0)}
+        found[Key(cell.situation, cell.share, cell.strategy)].append(
+            record | {"hearing": selection.get("hearing_cpu_seconds", 0.0)}
+        )
     rows = []
-    for (situation, share, strategy), records in found.items():
-        mean = {name: sum(r[name] for r in records) / len(records) for name in ("r2", "probe", "teacher", "cpu")}
-        row = {"situation": situation, "share": share, "strategy": strategy, "runs": len(records), "r2": mean["r2"]}
-        row |= {"probe": mean["probe"], "of_teacher": mean["probe"] / mean["teacher"]}
+    for key, records in found.items():
+        names = ("r2", "probe", "teacher", "hours", "hearing", "cpu")
+        mean = {name: sum(record[name] for record in records) / len(records) for name in names}
+        row = {**key._asdict(), "runs": len(records), **{name: mean[name] for name in ("r2", "probe", "hours")}}
+        row |= {"of_teacher": mean["probe"] / mean["teacher"], "hearing_cpu_seconds": mean["hearing"]}
         row["selection_cpu_seconds"] = mean["cpu"]
-        rows.append(row | against_random(records, found, situation, share, strategy))
+        if len({record["group"] for record in records}) >= 2:
+            interval = bootstrap_interval(records, R2)
+            row |= {"r2_low": interval.low, "r2_high": interval.high}
+        row |= against(records, control(found, key, "random"), ("difference", "low", "high", "p", "wins"))
+        row |= against(records, control(found, key, FULL), ("full_difference", "full_low", "full_high"))
+        rows.append(row)
+    for family in {(row["situation"], row["share"]) for row in rows}:
+        compared = [row for row in rows if (row["situation"], row["share"]) == family and "p" in row]
+        for row, p_value in zip(compared, holm([row["p"] for row in compared]), strict=True):
+            row["p"] = p_value
     return sorted(rows, key=lambda row: (row["situation"], row["share"], -row["r2"]))
 
 
-def against_random(
-    records: Sequence[Mapping[str, Any]],
-    found: Mapping[tuple[str, float, str], Sequence[Mapping[str, Any]]],
-    situation: str,
-    share: float,
-    strategy: str,
+def control(found: Mapping[Key, Sequence[Any]], key: Key, strategy: str) -> Sequence[Mapping[str, Any]]:
+    """The runs that others are compared with: of the same budget, or the smallest that there is of `random`."""
+    if key.strategy == strategy:
+        return ()
+    if strategy == FULL:
+        return found.get(key._replace(share=1.0, strategy=FULL), ())
+    shares = sorted(k.share for k in found if k.situation == key.situation and k.strategy == strategy)
+    share = key.share if key.share in shares else min(shares, default=key.share)
+    return found.get(key._replace(share=share, strategy=strategy), ())
+
+
+def against(
+    records: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], names: Sequence[str]
 ) -> dict[str, Any]:
-    """Paired differences to `random` at the same budget; of the whole pool, at the smallest there is."""
-    shares = sorted(s for kind, s, name in found if kind == situation and name == "random")
-    if strategy == "random" or not shares:
+    """Paired differences of runs with one speaker and seed, under `names`: difference, interval, p-value, wins."""
+    known = {record["id"]: record for record in others}
+    ours = [record for record in records if record["id"] in known]
+    theirs = [known[record["id"]] for record in ours]
+    if not ours:
         return {}
-    control = {r["id"]: r for r in found[situation, share if share in shares else shares[0], "random"]}
-    ours = [record for record in records if record["id"] in control]
-    theirs = [control[record["id"]] for record in ours]
     wins = sum(a["r2"] > b["r2"] for a, b in zip(ours, theirs, strict=True))
     figures: dict[str, Any] = {"wins": f"{wins}/{len(ours)}"}
     if len({record["group"] for record in ours}) >= 2:
         compared = paired_bootstrap(ours, theirs, R2)
-        figures |= {
-            "difference": compared.difference,
-            "low": compared.low,
-            "high": compared.high,
-            "p": compared.p_value,
-        }
-    return figures
+        values = (compared.difference, compared.low, compared.high, compared.p_value)
+        figures |= dict(zip(names, values, strict=False))
+    return {name: figures[name] for name in names if name in figures}
 
 
 def save(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """The rows as CSV."""
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    atomic_write(path, text.getvalue())
 
 
 def publish(folder: Path, change: bool = True) -> bool:
@@ -245,39 +314,59 @@ def publish(folder: Path, change: bool = True) -> bool:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a table."""
-    head = ["situation", "of the pool", "strategy", "runs", "R²", "less random", "wins"]
-    lines = [[*head, "probe, of the teacher's", "selection, CPU s"], ["---", "---:", "---", *["---:"] * 6]]
+    """The rows as a table, and what it costs to hear a pool."""
+    head = ["situation", "of the pool", "strategy", "runs", "R²", "less random", "p", "wins", "less all of the pool"]
+    lines = [[*head, "probe, of the teacher's", "hours heard", "ranking, CPU s"], [*["---"] * 3, *["---:"] * 9]]
+    lines[1][1] = "---:"
     for row in rows:
-        less = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" if "difference" in row else "–"
+        differences = [
+            f"{row[name]:+.3f} [{row[low]:+.3f}, {row[high]:+.3f}]" if name in row else "–"
+            for name, low, high in (("difference", "low", "high"), ("full_difference", "full_low", "full_high"))
+        ]
+        p_value = "–" if "p" not in row else "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
         probe = "–" if isnan(row["of_teacher"]) else f"{100 * row['of_teacher']:.1f} %"
-        cells = [row["situation"], f"{100 * row['share']:g} %", row["strategy"], str(row["runs"])]
-        cells += [f"{row['r2']:.3f}", less, row.get("wins", "–"), probe, f"{row['selection_cpu_seconds']:.2f}"]
-        lines.append(cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        cells = [row["situation"], f"{100 * row['share']:g} %", row["strategy"], str(row["runs"]), f"{row['r2']:.3f}"]
+        cells += [differences[0], p_value, row.get("wins", "–"), differences[1], probe, f"{row['hours']:.2f}"]
+        lines.append([*cells, f"{row['selection_cpu_seconds']:.2f}"])
+    heard = [row["hearing_cpu_seconds"] for row in rows if row["hearing_cpu_seconds"]]
+    cost = (
+        f"\n\nUnits and embeddings of pool and target, which all but random and the longest go by, take "
+        f"{min(heard):.1f} to {max(heard):.1f} CPU s, once for all strategies; `loss-high` and `loss-low` a run of the "
+        "proxy besides."
+    )
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + (cost if heard else "")
 
 
 @styled
 def figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Fidelity against the share of the pool that was kept: a panel for each situation, a line for each strategy."""
+    """Fidelity, and the probe where there is one, against the share of the pool that was kept, with intervals.
+
+    A panel for each situation and figure, a line for each strategy.
+    """
     situations = sorted({row["situation"] for row in rows})
     names = [name for name in STRATEGIES if any(row["strategy"] == name for row in rows)]
-    panels_figure, panels = new_figure(WIDTH, 0.6 + 2.6 * len(situations), ratios=[1.0] * len(situations))
-    for axes, situation in zip(panels, situations, strict=True):
+    panels_of = [(situation, "r2") for situation in situations]
+    panels_of += [(s, "of_teacher") for s in situations if not any(isnan(r["of_teacher"]) for r in rows if r["situation"] == s)]  # fmt: skip  # noqa: E501
+    panels_figure, panels = new_figure(WIDTH, 0.6 + 2.6 * len(panels_of), ratios=[1.0] * len(panels_of))
+    for axes, (situation, column) in zip(panels, panels_of, strict=True):
         inside = [row for row in rows if row["situation"] == situation]
+        scale = 1.0 if column == "r2" else 100.0
         for number, name in enumerate(names):
-            points = sorted((row["share"], row["r2"]) for row in inside if row["strategy"] == name)
-            style: dict[str, Any] = {
-                "color": COLOURS[number % len(COLOURS)],
-                "marker": "os^Dv*"[number // len(COLOURS)],
-            }
-            x, y = ([100 * share for share, _ in points], [value for _, value in points])
-            axes.plot(x, y, label=name if axes is panels[0] else None, markersize=5, linewidth=1.2, **style)
+            points = sorted((row for row in inside if row["strategy"] == name), key=lambda row: row["share"])
+            colour, marker = COLOURS[number % len(COLOURS)], "os^Dv*"[number // len(COLOURS)]
+            x = [100 * row["share"] * 1.02 ** (number - len(names) / 2) for row in points]  # side by side
+            y = [scale * row[column] for row in points]
+            error = None
+            if column == "r2" and all("r2_low" in row for row in points):
+                error = [[row["r2"] - row["r2_low"] for row in points], [row["r2_high"] - row["r2"] for row in points]]
+            style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 1.2}
+            axes.errorbar(x, y, error, label=name if axes is panels[0] else None, elinewidth=0.8, **style)
         for row in inside:
             if row["strategy"] == FULL:
-                axes.axhline(row["r2"], color=COLOURS[0], linestyle=":", linewidth=1.0)
-                axes.annotate("all of the pool", (0.99, row["r2"]), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)  # fmt: skip  # noqa: E501
-        axes.set(xscale="log", ylabel="R² on the test", title=f"situation {situation}")
+                axes.axhline(scale * row[column], color=COLOURS[0], linestyle=":", linewidth=1.0)
+                axes.annotate("all of the pool", (0.99, scale * row[column]), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)  # fmt: skip  # noqa: E501
+        label = "R² on the test" if column == "r2" else "probe (% of the teacher's)"
+        axes.set(xscale="log", ylabel=label, title=f"situation {situation}")
         axes.grid()
         axes.set_axisbelow(True)
     panels[-1].set_xlabel("share of the pool that is kept (%)")

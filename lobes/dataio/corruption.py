@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ class Corrupted:
         Of the draws.
     """
 
+    columns: ClassVar[tuple[str, ...]] = ("corruption",)
     snr_db: tuple[float, float] = (-5.0, 5.0)
     seed: int = 0
 

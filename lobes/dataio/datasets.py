@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -36,10 +37,11 @@ class AudioDataset(DynamicItemDataset):
         Seconds of each item as it is loaded, crops included: what a `GlobalBatchSampler` takes.
     """
 
-    def __init__(self, manifest: Manifest, data: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, manifest: Manifest, data: dict[str, dict[str, Any]], heard_columns: Sequence[str] = ()) -> None:
         super().__init__(data)
         self.manifest = manifest
         self.durations = [row["duration"] for row in data.values()]
+        self._heard_columns = ("wav", "start", "stop", "channel", *heard_columns)
         # In shared memory, so that loader workers that live for many epochs see a new epoch too.
         self._epoch = torch.zeros(1, dtype=torch.long).share_memory_()
 
@@ -51,6 +53,28 @@ class AudioDataset(DynamicItemDataset):
     def epoch(self) -> int:
         """The current epoch."""
         return int(self._epoch[0])
+
+    def fingerprints(self) -> dict[str, str]:
+        """Of each id what its audio is made of, as its manifest has it: file, place, and what a transform reads.
+
+        Two datasets that call different audio by one id give it different fingerprints; columns that are not heard,
+        such as a text, do not count, nor does where the corpus lies.
+        """
+        found = {}
+        for row in self.manifest.rows:
+            what = "\t".join(f"{row.get(column)}" for column in self._heard_columns)
+            found[row["id"]] = hashlib.sha256(what.encode()).hexdigest()[:16]
+        return found
+
+    def repeat(self, seconds: float) -> AudioDataset:
+        """Let an epoch go through all items so many times that it has about so many seconds; at least once.
+
+        So epochs of a small dataset are as long as those of a large one, and their batches as full.
+        """
+        times = max(1, round(seconds / max(sum(self.durations), 1e-9)))
+        self.data_ids: list[str] = self.data_ids * times
+        self.durations = self.durations * times
+        return self
 
 
 def audio_dataset(
@@ -84,7 +108,8 @@ def audio_dataset(
         epoch), so that it depends neither on workers nor on where a run was resumed.
     transform : callable, optional
         (waveform (samples,), sample rate in Hz, the manifest's row, epoch) -> waveform, after cropping: a `BandStop` or
-        a `BackgroundSwap`. An `AudioError` in it is reported as the file's own would be.
+        a `BackgroundSwap`. An `AudioError` in it is reported as the file's own would be. Its attribute `columns`, if it
+        has one, says what it reads of the row; else it is taken to read all.
     seed : int
         For the crops.
     data_root : path or mapping, optional
@@ -116,7 +141,7 @@ def audio_dataset(
         }
         for row in manifest.rows
     }
-    dataset = AudioDataset(manifest, data)
+    dataset = AudioDataset(manifest, data, () if transform is None else _read_by(transform, manifest))
     labels = dict(labels or {})
     _check_keys(keys, labels, manifest)
     rows = {row["id"]: row for row in manifest.rows}
@@ -247,6 +272,10 @@ def _check_keys(
     unknown = [key for key in keys if key not in columns and key not in labels]
     if unknown:
         raise DataError(f"key '{unknown[0]}' is unknown: expected one of {', '.join([*columns, *labels])}")
+
+
+def _read_by(transform: Transform, manifest: Manifest) -> tuple[str, ...]:
+    return tuple(getattr(transform, "columns", sorted(manifest.rows[0])))
 
 
 def _load(

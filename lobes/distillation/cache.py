@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
+import uuid
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +32,17 @@ SETTINGS = "settings.json"
 PRECISIONS = {"float16": 2, "int8": 1}
 GIB = 2**30
 _OPEN_SHARDS = 32
+_STALE = 3600.0  # seconds after which values without an index are taken to be left over
 
 
 class TargetCache:
     """A folder with a teacher's layers for each utterance.
 
-    Every process writes shards of its own (``00000-of-rank.npy`` with an index beside it, which comes last and makes it
-    count), so that a killed extraction loses at most the shard at hand, and goes on with what is missing. Frames are
-    those that are real; utterances are heard from end to end, without crops.
+    Every process writes shards of its own (``<rank>-<random>.npy`` with an index beside it, which comes last and makes
+    it count), so that a killed extraction loses at most the shard at hand and goes on with what is missing, and runs
+    that share the folder never touch each other's. Frames are those that are real; utterances are heard from end
+    to end, without crops. Targets are known by the utterance's id and by what its audio is made of
+    (`AudioDataset.fingerprints`): where two corpora call different audio by one id, each keeps its own.
 
     Parameters
     ----------
@@ -63,7 +70,7 @@ class TargetCache:
             raise ConfigError(f"precision is '{precision}': expected one of {', '.join(PRECISIONS)}")
         self.folder, self.teacher, self.precision = Path(folder), teacher, precision
         self.settings = {
-            "format": 1,
+            "format": 2,
             "teacher": teacher.fingerprint(),
             "layers": teacher.layers,
             "dim": teacher.dim,
@@ -73,23 +80,24 @@ class TargetCache:
             "preprocessing": preprocessing,
         }
         self._claim()
-        self._where: dict[str, tuple[str, int, int]] = {}
+        self._where: dict[str, dict[str, tuple[str, int, int]]] = {}
         self._shards: OrderedDict[str, list[NDArray[Any]]] = OrderedDict()
         self.refresh()
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._where
-
     def __len__(self) -> int:
-        return len(self._where)
+        return sum(map(len, self._where.values()))
+
+    def has(self, name: str, fingerprint: str) -> bool:
+        """Whether there are targets of an utterance, of that audio."""
+        return fingerprint in self._where.get(name, ())
 
     def refresh(self) -> None:
         """Look again for what other processes have written."""
         self._where = {}
         for path in sorted(self.folder.glob("*.json")):
             if path.name != SETTINGS:
-                for name, (first, count) in json.loads(path.read_text(encoding="utf-8")).items():
-                    self._where[name] = (path.stem, first, count)
+                for name, fingerprint, first, count in json.loads(path.read_text(encoding="utf-8")):
+                    self._where.setdefault(name, {})[fingerprint] = (path.stem, first, count)
 
     def expected_gib(self, seconds: float) -> float:
         """How much targets of so many seconds of audio take, GiB."""
@@ -97,7 +105,7 @@ class TargetCache:
         values = self.teacher.dim * PRECISIONS[self.precision]
         return frames * (values + (2 if self.precision == "int8" else 0)) / GIB
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str, fingerprint: str) -> Tensor:
         """Targets of an utterance, (T, layers, D), float16 or, from int8, float32.
 
         Raises
@@ -105,9 +113,9 @@ class TargetCache:
         DataError
             It has none.
         """
-        if name not in self._where:
+        if not self.has(name, fingerprint):
             raise DataError(f"{self.folder}: holds no targets of '{name}'; extract them first")
-        shard, first, count = self._where[name]
+        shard, first, count = self._where[name][fingerprint]
         if shard not in self._shards:
             parts = [shard, f"{shard}.scale"] if self.precision == "int8" else [shard]
             self._shards[shard] = [np.load(self.folder / f"{part}.npy", mmap_mode="r") for part in parts]
@@ -136,7 +144,8 @@ class TargetCache:
         DataError
             None of its utterances has targets, or it crops them: targets are of whole utterances.
         """
-        kept = [name in self for name in dataset.data_ids]
+        known = dataset.fingerprints()
+        kept = [self.has(name, known[name]) for name in dataset.data_ids]
         if not any(kept):
             raise DataError(f"{self.folder}: holds targets of none of {len(kept)} utterances; extract them first")
         whole = [dataset.data[name]["stop"] - dataset.data[name]["start"] for name in dataset.data_ids]
@@ -150,7 +159,7 @@ class TargetCache:
             logger.warning("%d of %d utterances have no targets and are left out", left_out, len(kept))
         dataset.durations = [s for s, keep in zip(dataset.durations, kept, strict=True) if keep]
         dataset.data_ids = [name for name, keep in zip(dataset.data_ids, kept, strict=True) if keep]
-        dataset.add_dynamic_item(self.read, ["id"], [key])
+        dataset.add_dynamic_item(partial(self._read_one_of, known), ["id"], [key])
         reads = [] if "sig" in drop else ["skip_reason"]
         keys = [name for name in dataset.pipeline.output_mapping if name not in (key, *drop, "skip_reason")]
         dataset.set_output_keys([*keys, key, *reads])
@@ -205,17 +214,19 @@ class TargetCache:
                 f"targets would take {size:.2g} GiB, max_gib is {max_gib:g}: choose fewer layers or utterances, int8, "
                 "or allow more"
             )
-        self._remove_leftovers(part[0])
+        self._remove_leftovers()
+        known = dataset.fingerprints()
         # By their place among all, so that the parts fit each other whenever each process begins.
         mine = range(part[0], len(dataset.data_ids), part[1])
-        missing = [i for i in mine if dataset.data_ids[i] not in self]
+        missing = [i for i in mine if not self.has(dataset.data_ids[i], known[dataset.data_ids[i]])]
         if not missing:
             return 0
         sampler = GlobalBatchSampler([dataset.durations[i] for i in missing], batch_seconds, shuffle=False)
         subset: Any = torch.utils.data.Subset(dataset, missing)
         loader: Iterable[Any] = torch.utils.data.DataLoader(subset, batch_sampler=sampler, collate_fn=collate)
         bar = tqdm(loader, total=len(sampler), desc="targets", disable=not progress, leave=False)
-        added = sum(self._write(found, part[0]) for found in _gathered(self._heard(bar, device), shard_gib * GIB))
+        shards = _gathered(self._heard(bar, device), shard_gib * GIB)
+        added = sum(self._write(found, known, part[0]) for found in shards)
         self.refresh()
         return added
 
@@ -234,10 +245,12 @@ class TargetCache:
                         raise DataError(f"targets of {name} reach {values.abs().max():g}, which float16 cannot hold")
                     yield name, values.numpy().astype(np.float16 if self.precision == "float16" else np.float32)
 
-    def _write(self, found: list[tuple[str, NDArray[Any]]], rank: int) -> int:
+    def _read_one_of(self, known: Mapping[str, str], name: str) -> Tensor:
+        return self.read(name, known[name])
+
+    def _write(self, found: list[tuple[str, NDArray[Any]]], known: Mapping[str, str], rank: int) -> int:
         """Write a shard: its values first, its index last."""
-        number = len(list(self.folder.glob(f"{rank:04d}-*.json")))
-        shard = f"{rank:04d}-{number:06d}"
+        shard = f"{rank:04d}-{uuid.uuid4().hex[:12]}"
         values = np.concatenate([part for _, part in found])
         if self.precision == "int8":
             scale = np.maximum(np.abs(values).max(-1) / 127, 1e-8).astype(np.float16)
@@ -246,7 +259,7 @@ class TargetCache:
             self._save(f"{shard}.scale", scale)
         self._save(shard, values)
         ends = np.cumsum([len(part) for _, part in found]).tolist()
-        index = {name: [end - len(part), len(part)] for (name, part), end in zip(found, ends, strict=True)}
+        index = [[name, known[name], end - len(part), len(part)] for (name, part), end in zip(found, ends, strict=True)]
         atomic_write(self.folder / f"{shard}.json", json.dumps(index))
         return len(found)
 
@@ -255,11 +268,13 @@ class TargetCache:
         np.save(temporary, values)
         os.replace(temporary, self.folder / f"{name}.npy")
 
-    def _remove_leftovers(self, rank: int) -> None:
-        """Of a killed run: values without an index."""
-        for path in [*self.folder.glob(f"{rank:04d}-*.npy"), *self.folder.glob(f".{rank:04d}-*.npy")]:
-            if not (self.folder / f"{path.name.split('.')[0]}.json").is_file():
-                path.unlink()
+    def _remove_leftovers(self) -> None:
+        """Of a killed run: values without an index, which nobody is writing any more."""
+        for path in self.folder.glob("*.npy"):
+            index = self.folder / f"{path.name.lstrip('.').split('.')[0]}.json"
+            with suppress(FileNotFoundError):  # another process may have been faster
+                if not index.is_file() and time.time() - path.stat().st_mtime > _STALE:
+                    path.unlink()
 
     def _claim(self) -> None:
         path = self.folder / SETTINGS

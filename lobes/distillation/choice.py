@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +14,11 @@ from torch import nn
 
 from lobes.dataio import audio_dataset, read_manifest
 from lobes.dataio.datasets import Transform
+from lobes.dataio.manifest import atomic_write
 from lobes.dataio.splits import write_part
 from lobes.distillation.pool import describe, fit_codebook
 from lobes.distillation.teacher import Teacher
+from lobes.errors import ConfigError, DataError
 from lobes.selection import (
     Filter,
     Pool,
@@ -36,8 +39,8 @@ class Choice(NamedTuple):
     path: Path
     """A manifest; what `Selection.provenance` says is in its sidecar."""
     selection: Selection
-    shift: Shift
-    """Whether pool and target differ, so that choosing by the target is warranted."""
+    shift: Shift | None
+    """Whether pool and target differ, so that choosing by the target is warranted; None where that cannot be told."""
 
 
 def choose_clips(
@@ -60,10 +63,13 @@ def choose_clips(
 ) -> Choice:
     """Choose from the manifest `train` what resembles the manifest `target`, or by whatever the strategy goes by.
 
+    The sidecar of what is chosen says from what it was chosen, by what, what that cost (`hearing_cpu_seconds` for
+    hearing pool and target, whenever that was; `cpu_seconds` for ranking), and what the shift test found.
+
     Parameters
     ----------
     manifests : mapping
-        `train`, the pool, and `target`.
+        `train`, the pool, and `target`, which strategies that ask for none can do without.
     path : path
         The CSV to write. Beside it, as `<name>.parquet`, what was heard of the pool.
     encoder : nn.Module
@@ -90,14 +96,28 @@ def choose_clips(
     ConfigError, DataError
         As `select` and `fit_codebook` have it; nothing is written then.
     """
-    pool, target = _hear(manifests, encoder, layer, n_units, transform, heard, device)
+    if strategy.needs_target and "target" not in manifests:
+        raise ConfigError(
+            f"{type(strategy).__name__} needs a target, and the manifests are {', '.join(sorted(manifests))}: choose "
+            "by a strategy that needs none, or let `prepare` make the manifest `target`"
+        )
+    teacher = Teacher(encoder, [layer])
+    heard_of, cost = _hear(manifests, teacher, n_units, transform, heard, device)
+    pool, target = heard_of["train"], heard_of.get("target")
     pool = pool if scores is None else with_scores(pool, scores)
-    shift = shift_test(pool, target, seed=seed)
-    log(shift.advice)
+    shift = _tested(pool, target, seed, log)
     started = time.process_time()
     seconds = share * pool.total_seconds
     found = select(pool, target, seconds, strategy, filters=filters, cap=cap, seed=seed)
-    found.provenance.update(cpu_seconds=time.process_time() - started, shift=shift._asdict())
+    found.provenance.update(
+        cpu_seconds=time.process_time() - started,
+        hearing_cpu_seconds=cost,
+        shift=None if shift is None else shift._asdict(),
+        encoder=teacher.fingerprint(),
+        layer=layer,
+        n_units=n_units,
+        scores=None if scores is None else hashlib.sha256(Path(scores).read_bytes()).hexdigest(),
+    )
     whole = read_manifest(manifests["train"])
     rows = {row["id"]: row for row in whole.rows}
     written = write_part(path, [rows[name] for name in found.pool.ids], whole, selection=found.provenance)
@@ -105,28 +125,46 @@ def choose_clips(
     return Choice(written, found, shift)
 
 
+def _tested(pool: Pool, target: Pool | None, seed: int, log: Callable[[str], None]) -> Shift | None:
+    """What the shift test says, or None with a line that says why it says nothing."""
+    if target is None:
+        return None
+    try:
+        shift = shift_test(pool, target, seed=seed)
+    except DataError as error:
+        log(f"whether pool and target differ cannot be told: {error}")
+        return None
+    log(shift.advice)
+    return shift
+
+
 def _hear(
     manifests: Mapping[str, str | os.PathLike[str]],
-    encoder: nn.Module,
-    layer: int,
+    teacher: Teacher,
     n_units: int,
     transform: Transform | None,
     folder: str | os.PathLike[str] | None,
     device: str,
-) -> tuple[Pool, Pool]:
-    """Pool and target, from the folder where they have been heard already."""
-    names = ("train", "target")
-    key = hashlib.sha256(f"{Teacher(encoder, [layer]).fingerprint()} {n_units} {transform!r}".encode())
+) -> tuple[dict[str, Pool], float]:
+    """Pool and target, from the folder where they have been heard already, and the CPU seconds that hearing took."""
+    names = [name for name in ("train", "target") if name in manifests]
+    key = hashlib.sha256(f"{teacher.fingerprint()} {n_units} {transform!r}".encode())
     for name in names:
         key.update(Path(manifests[name]).read_bytes())
-    kept = [Path(folder) / f"{name}-{key.hexdigest()[:16]}.parquet" for name in names] if folder else []
-    if kept and all(path.is_file() for path in kept):
-        pool, target = map(read_pool, kept)
-        return pool, target
+    stem = key.hexdigest()[:16]
+    kept = {name: Path(folder) / f"{name}-{stem}.parquet" for name in names} if folder else {}
+    price = Path(folder) / f"{stem}.json" if folder else None
+    if price is not None and price.is_file():  # it is written last
+        return {name: read_pool(path) for name, path in kept.items()}, json.loads(price.read_text())["cpu_seconds"]
+    started = time.process_time()
+    encoder, layer = teacher.encoder, teacher.layers[0]
     rate: int = encoder.sample_rate  # type: ignore[assignment]
-    clips = [audio_dataset(manifests[name], rate, ("id", "sig"), transform=transform) for name in names]
-    codebook = fit_codebook(clips[0], encoder, layer, n_units, device=device)
-    pool, target = (describe(part, encoder, codebook, device=device) for part in clips)
-    for part, path in zip((pool, target), kept, strict=False):
-        write_pool(part, path)
-    return pool, target
+    clips = {name: audio_dataset(manifests[name], rate, ("id", "sig"), transform=transform) for name in names}
+    codebook = fit_codebook(clips["train"], encoder, layer, n_units, device=device)
+    found = {name: describe(part, encoder, codebook, device=device) for name, part in clips.items()}
+    cost = time.process_time() - started
+    for name, path in kept.items():
+        write_pool(found[name], path)
+    if price is not None:
+        atomic_write(price, json.dumps({"cpu_seconds": cost}) + "\n")
+    return found, cost

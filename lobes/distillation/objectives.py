@@ -47,35 +47,46 @@ class DistillationObjective(Objective):
                 "expected one sample rate: resample for one of them, or take another student"
             )
         self.teacher = teacher
-        self.register_buffer("mean", torch.full((len(teacher.layers), teacher.dim), float("nan")))
+        mean = torch.full((len(teacher.layers), teacher.dim), float("nan"))
+        self.register_buffer("mean", mean, persistent=False)  # of what is tested, not of what was learned
 
     def prepare(self, dataset: AudioDataset, max_frames: int = 50_000, batch_seconds: float = 60.0) -> None:
-        """The teacher's mean over randomly drawn utterances, which fidelity is measured against.
+        """What has to be known before training, from randomly drawn utterances of a dataset.
 
         The same on every process, for the draws do not depend on it.
         """
-        sampler = GlobalBatchSampler(dataset.durations, batch_seconds, shuffle=True)
-        loader: Iterable[Any] = torch.utils.data.DataLoader(dataset, batch_sampler=sampler, collate_fn=collate)
 
-        def heard() -> Iterator[Targets]:
+        def some() -> Iterator[Targets]:
             count = 0
-            for batch in loader:
-                targets = self.targets(batch)
+            for targets in self._heard(dataset, batch_seconds, shuffle=True):
                 yield targets
                 count += int(targets.valid.sum())
                 if count >= max_frames:
                     return
 
-        self.settle(heard())
+        self.settle(some())
 
     def settle(self, heard: Iterable[Targets]) -> None:
-        """What has to be known before training, from some of the teacher's targets."""
+        """What has to be known before training, from some of the teacher's targets: their mean."""
         total, count = torch.zeros(self.mean.shape, dtype=torch.float64), 0
         for targets in heard:
             for place, layer in enumerate(targets.layers):
                 total[place] += layer[targets.valid].double().sum(0).cpu()
             count += int(targets.valid.sum())
         self.mean.copy_(total / max(count, 1))
+
+    def measure_against(self, dataset: AudioDataset, batch_seconds: float = 60.0) -> None:
+        """Measure fidelity against the teacher's mean over all of a dataset: that which is tested.
+
+        So a student's R² does not depend on what it was trained on but through what it has learned.
+        """
+        DistillationObjective.settle(self, self._heard(dataset, batch_seconds, shuffle=False))
+
+    def _heard(self, dataset: AudioDataset, batch_seconds: float, shuffle: bool) -> Iterator[Targets]:
+        sampler = GlobalBatchSampler(dataset.durations, batch_seconds, shuffle=shuffle)
+        loader: Iterable[Any] = torch.utils.data.DataLoader(dataset, batch_sampler=sampler, collate_fn=collate)
+        for batch in loader:
+            yield self.targets(batch)
 
     def targets(self, batch: Any) -> Targets:
         """Of a batch: as its dataset has them (`TargetCache.attach`), or else computed."""

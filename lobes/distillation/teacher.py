@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from lobes.encoders import absolute_lengths, frame_mask
 from lobes.errors import ConfigError
 
+#: Attributes that say nothing of what a module computes in evaluation.
+_OF_EVERY_MODULE = {*vars(nn.Module()), "gradient_checkpointing", "name_or_path", "source"}
+#: Of a model's configuration: where it is from, and by which versions it was written.
+_NOT_HEARD = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
+
 
 class Targets(NamedTuple):
     """What a teacher says of a batch."""
@@ -76,13 +81,30 @@ class Teacher(nn.Module):
         return Targets([output.layers[layer].float() for layer in self.layers], output.valid)
 
     def fingerprint(self) -> str:
-        """SHA-256 of what its targets depend on: class, weights and buffers, layers, rates."""
-        digest = hashlib.sha256(f"{type(self.encoder).__qualname__} {self.layers} {self.sample_rate}".encode())
+        """SHA-256 of what its targets depend on: classes and options, weights and buffers, layers, rates."""
+        digest = hashlib.sha256(f"{self.layers} {self.sample_rate} {self.frame_rate}".encode())
+        for name, module in self.encoder.named_modules():
+            digest.update(f"{name} {type(module).__qualname__} {_options(module)}".encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
             data = tensor.detach().cpu().contiguous()
             digest.update(f"{name} {data.dtype} {tuple(data.shape)}".encode())
             digest.update(data.reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+
+def _options(module: nn.Module) -> list[str]:
+    """What a module was built with, as far as it is plain values, such as a number of heads, which no weight tells."""
+    known = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
+    config = known.pop("config", None)  # of Hugging Face
+    if hasattr(config, "to_dict"):
+        known |= {f"config.{name}": value for name, value in config.to_dict().items() if name not in _NOT_HEARD}
+    return sorted(f"{name}={value!r}" for name, value in known.items() if _plain(value))
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, str | int | float)
 
 
 def cached_targets(batch: Any) -> Targets | None:

@@ -23,7 +23,9 @@ class ContrastiveLM(Scored):
     n : int
         Of the n-gram models.
     pool_share : float
-        Share of the pool, drawn at random, that the general model is counted on; 200 utterances at least.
+        Share of the pool, drawn at random, that the general model is counted on; 200 utterances at least. There are two
+        such models, of different utterances, so that none is scored by one that it was counted on, to which it would
+        seem likelier than it is.
     collapse : bool
         Leave repetitions of a unit out first.
     """
@@ -39,23 +41,31 @@ class ContrastiveLM(Scored):
         return self.models(pool, target, seed).scores(pool)
 
     def models(self, pool: Pool, target: Pool, seed: int) -> ContrastiveModels:
-        """The two models, to score shard after shard with; `pool` may be any random part of the whole."""
+        """The models, to score shard after shard with; `pool` may be any random part of the whole."""
         if not 0 < self.pool_share <= 1:
             raise ConfigError(f"ContrastiveLM: pool_share is {self.pool_share}; expected above 0 and at most 1")
         of_target, of_pool = (_units(part, self.collapse, "ContrastiveLM") for part in (target, pool))
         n_units = max(of_target.size, of_pool.size)
-        count = min(len(pool), max(200, round(self.pool_share * len(pool))))
-        drawn = np.random.default_rng(seed).permutation(len(pool))[:count]
-        general = NGramModel(of_pool.take(np.sort(drawn)), n_units, self.n)
-        return ContrastiveModels(NGramModel(of_target, n_units, self.n), general, self.collapse)
+        count = max(200, round(self.pool_share * len(pool)))
+        drawn = np.argsort(pool.ids, kind="stable")[np.random.default_rng(seed).permutation(len(pool))]
+        # Of a small pool each has half; a pool of one utterance has only itself.
+        first, second = np.array_split(drawn[: 2 * count], 2)
+        general, other = (
+            NGramModel(of_pool.take(np.sort(part)), n_units, self.n)
+            for part in (first, second if len(second) else first)
+        )
+        counted = frozenset(pool.ids[first].tolist())
+        return ContrastiveModels(NGramModel(of_target, n_units, self.n), general, other, counted, self.collapse)
 
 
 @dataclass(frozen=True)
 class ContrastiveModels:
-    """A model of the target and one of the pool."""
+    """A model of the target, one of the pool, and another for the utterances that the latter was counted on."""
 
     target: NGramModel
     general: NGramModel
+    other: NGramModel
+    counted: frozenset[str]
     collapse: bool = True
 
     def scores(self, pool: Pool) -> NDArray[np.float64]:
@@ -69,7 +79,11 @@ class ContrastiveModels:
                 f"ContrastiveLM: unit {units.size - 1}, where the models were counted on {self.target.n_units} units; "
                 "tokenise all of the pool with one codebook"
             )
-        return self.target.log_probability(units) - self.general.log_probability(units)
+        general = self.general.log_probability(units)
+        inside = np.array([name in self.counted for name in pool.ids.tolist()], dtype=bool)
+        if inside.any():
+            general[inside] = self.other.log_probability(units.take(np.flatnonzero(inside)))
+        return self.target.log_probability(units) - general
 
 
 @dataclass(frozen=True)

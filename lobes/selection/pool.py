@@ -180,9 +180,15 @@ class Pool:
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of ids and seconds, whatever their order."""
-        lines = sorted(f"{name}\t{seconds:.6f}\n" for name, seconds in zip(self.ids, self.seconds, strict=True))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        """SHA-256 of ids, seconds, units and embeddings, whatever the order of the utterances."""
+        digest = hashlib.sha256()
+        for row in np.argsort(self.ids, kind="stable"):
+            digest.update(f"{self.ids[row]}\t{self.seconds[row]:.6f}\n".encode())
+            if self.units is not None:
+                digest.update(self.units[row].astype("<i4").tobytes())
+            if self.embeddings is not None:
+                digest.update(self.embeddings[row].astype("<f4").tobytes())
+        return digest.hexdigest()
 
     def take(self, indices: ArrayLike) -> Pool:
         """Some utterances, in the order given."""

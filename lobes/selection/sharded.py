@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -74,7 +75,7 @@ def score_shards(
         raise ConfigError(f"part is {part}: expected an index from 0 to below the count")
     files, out = pool_files(pool), Path(out)
     settings = {"strategy": described(strategy), "target": target.checksum, "general": general, "seed": seed}
-    settings["shards"] = [[file.name, file.stat().st_size] for file in files]
+    settings["shards"] = [[file.name, _checksum(file)] for file in files]
     _claim(out, settings)
     left = [file for file in files[index::count] if not (out / file.name).is_file()]
     logger.info("%d of %d shards are to be scored", len(left), len(files[index::count]))
@@ -82,6 +83,10 @@ def score_shards(
         models = strategy.models(_drawn(files, general, seed), target, seed)
         Parallel(n_jobs=min(n_jobs, len(left)))(delayed(_score)(models, file, out / file.name) for file in left)
     return out
+
+
+def _checksum(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:

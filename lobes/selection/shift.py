@@ -47,6 +47,9 @@ def shift_test(
     Ridge regression on labels, cross-validated; how well it ranks what it was not fitted on is compared with what it
     does with shuffled labels. Targeted selection is warranted if both limits are met.
 
+    Clips count one by one: that the target's speakers are others than the pool's is a difference too, and the test
+    cannot say whether choosing helps with it.
+
     Parameters
     ----------
     pool, target : Pool

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,7 +34,12 @@ _GRACE = 3.0
 
 
 #: Top-level values that say what a run is of: a folder that holds a run with others is not gone on with.
-_IDENTITY = ("name", "seed", "encoder", "untrained", "frozen", "mode")
+_IDENTITY = (
+    "name", "seed", "encoder", "untrained", "frozen", "mode", "adaptation", "control", "faster", "head", "prepare",
+    "teacher", "teacher_layers", "objective", "strategy", "share", "filters", "cap", "scores", "unit_layer", "n_units",
+)  # fmt: skip
+#: What may change from one start to the next: where things are, and how fast they are read.
+_ELSEWHERE = ("folder", "download", "n_jobs", "num_workers")
 
 
 class _Options(RunOptions):
@@ -96,17 +101,38 @@ def start_experiment(argv: Sequence[str] | None, caller_file: str) -> tuple[Hpar
 
 def _check_folder(folder: Path, document: HparamsFile) -> None:
     """Refuse to go on with a run that was of something else, instead of mixing up the two."""
-    before = folder / "hyperparams.yaml"
-    if not before.is_file() or not any(folder.glob("**/CKPT+*")):
+    kept = folder / "hyperparams.yaml"
+    if not kept.is_file() or not any(folder.glob("**/CKPT+*")):
         return
-    old = HparamsFile(before)
-    for key in _IDENTITY:
-        values = [known.get(key) for known in (old, document)]
-        if values[0] != values[1] and not any(isinstance(value, dict) for value in values):
+    old = HparamsFile(kept)
+    both = [key for key in _IDENTITY if key in old.tree and key in document.tree]
+    before, now = (
+        {path: value for key in both for path, value in _leaves(known.get(key), key).items()}
+        for known in (old, document)
+    )
+    for path in {**now, **before}:
+        values = [known.get(path, "null") for known in (before, now)]
+        if values[0] != values[1]:
             raise ConfigError(
-                f"output_folder {folder}: holds a run with {key}={values[0]}, not {values[1]}; "
+                f"output_folder {folder}: holds a run with {path}={values[0]}, not {values[1]}; "
                 "give another --output_folder or --name, or delete it"
             )
+
+
+def _leaves(value: Any, path: str) -> dict[str, str]:
+    """What a part of a file says, by dotted path: plain values, and tags with the parts that they are given."""
+    if path.endswith(_ELSEWHERE):
+        return {}
+    tag = str(getattr(getattr(value, "tag", None), "value", None) or "")
+    if isinstance(value, Mapping):
+        found = {name: part for key, item in value.items() for name, part in _leaves(item, f"{path}.{key}").items()}
+        return {path: tag, **found} if tag else found
+    if isinstance(value, list):
+        return {path: "[" + ", ".join(" ".join(_leaves(item, "").values()) for item in value) + "]"}
+    if value is None and not tag:
+        return {path: "null"}
+    text = str(getattr(value, "value", value))
+    return {path: f"{tag} {text}".strip()}
 
 
 def _find(param_file: str, recipe_folder: Path) -> Path:

@@ -7,6 +7,8 @@ from typing import Any, ClassVar, cast
 
 from speechbrain import Stage
 
+from lobes.dataio import AudioDataset
+from lobes.distillation import DistillationObjective
 from lobes.evaluation import ratio_metric, write_result
 from lobes.export import ModelCard, save_encoder
 from lobes.objectives import ObjectiveOutput, SSLModel
@@ -47,9 +49,17 @@ class PretrainingBrain(Brain):
 
 
 class FidelityBrain(PretrainingBrain):
-    """The same for a student: `lobes.distillation` counts sums of squares, from which `lobes.evaluation.r2` is made."""
+    """The same for a student: `lobes.distillation` counts sums of squares, from which `lobes.evaluation.r2` is made.
+
+    They are about the teacher's mean over what is evaluated (`DistillationObjective.measure_against`).
+    """
 
     counted = ("residual", "total")
+
+    def evaluate(self, test_set: AudioDataset, *args: Any, **options: Any) -> float:  # type: ignore[override]
+        """See `Brain.evaluate`."""
+        cast(DistillationObjective, self.unwrapped("ssl").objective).measure_against(test_set)
+        return super().evaluate(test_set, *args, **options)
 
 
 def save_pretrained(hparams: dict[str, Any], brain: PretrainingBrain, manifests: dict[str, Path]) -> dict[str, Any]:

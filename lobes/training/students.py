@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from lobes.dataio import AudioDataset, audio_dataset, read_manifest
 from lobes.dataio.manifest import atomic_write
 from lobes.distillation import TargetCache, Teacher, choose_clips
 from lobes.encoders import HuggingFaceEncoder
+from lobes.errors import ConfigError
 from lobes.evaluation import r2, write_result
 from lobes.export import save_encoder
 from lobes.objectives import SSLModel
@@ -59,9 +61,20 @@ class ReadOut:
         return sum(said == item[self.label] for said, item in zip(found, tested, strict=True)) / len(tested)
 
 
-def choose(hparams: dict[str, Any], teacher: Teacher, manifests: dict[str, Path]) -> Path:
-    """The manifest to train on: ``share`` of the pool by ``strategy``, as ``selected.csv``, or all of it."""
+def choose(hparams: dict[str, Any], teacher: Teacher, manifests: dict[str, Path], device: str = "cpu") -> Path:
+    """The manifest to train on: ``share`` of the pool by ``strategy``, as ``selected.csv``, or all of it.
+
+    Raises
+    ------
+    ConfigError
+        ``share`` is below 1 and ``strategy`` null.
+    """
     if hparams["strategy"] is None:
+        if hparams["share"] != 1:
+            raise ConfigError(
+                f"share is {hparams['share']} and strategy null: give a strategy, such as "
+                "--strategy '!new:lobes.selection.Random', or leave share at 1.0 for all of the pool"
+            )
         return manifests["train"]
     cache = hparams["cache"]
     found = choose_clips(
@@ -78,6 +91,7 @@ def choose(hparams: dict[str, Any], teacher: Teacher, manifests: dict[str, Path]
         scores=hparams["scores"],
         heard=None if cache is None else Path(cache) / "heard",
         seed=hparams["seed"],
+        device=device,
     )
     return found.path
 
@@ -129,9 +143,10 @@ def with_targets(
     """The datasets with the teacher's targets, computed now where ``cache`` does not have them, or as they are."""
     if hparams["cache"] is None:
         return list(datasets)
-    cache = TargetCache(hparams["cache"], teacher, preprocessing=repr(hparams["transform"]))
+    cache = TargetCache(hparams["cache"], teacher, hparams["cache_precision"], preprocessing=repr(hparams["transform"]))
     for dataset in datasets:
-        cache.extract(dataset, device, part=(rank(), world_size()), progress=False)
+        bar = rank() == 0 and sys.stderr.isatty()
+        cache.extract(dataset, device, part=(rank(), world_size()), max_gib=hparams["cache_gib"], progress=bar)
     on_main(cache.refresh)  # all processes have written before any reads
     cache.refresh()
     return [cache.attach(dataset) for dataset in datasets]

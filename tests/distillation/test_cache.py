@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ import torch
 from tiny_models import hubert, ours
 from torch.utils.data import DataLoader
 
-from lobes.dataio import audio_dataset, collate
+from lobes.dataio import audio_dataset, collate, read_manifest, write_manifest
 from lobes.distillation import Distillation, TargetCache, Teacher
+from lobes.encoders import Encoder, LogMel, StackingStem
 from lobes.errors import ConfigError, DataError
+from lobes.mixers import SDPA
 
 
 @pytest.fixture
@@ -37,8 +40,9 @@ def test_cached_targets_are_those_of_the_utterance_alone(precision, tolerance, t
     cache = TargetCache(tmp_path / "cache", teacher, precision)
     assert cache.extract(dataset(), batch_seconds=3.0, shard_gib=5e-6, progress=False) == 6
     assert len(list((tmp_path / "cache").glob("*.json"))) > 2, "several shards"
+    known = dataset().fingerprints()
     for name, expected in online(teacher, dataset()).items():
-        found = cache.read(name).float()
+        found = cache.read(name, known[name]).float()
         assert found.shape == expected.shape
         assert (found - expected).abs().max() <= tolerance * expected.abs().max()
     size = sum(file.stat().st_size for file in (tmp_path / "cache").glob("*.npy"))
@@ -91,6 +95,56 @@ def test_processes_share_the_work(teacher, dataset, tmp_path):
     assert {name[:4] for name in os.listdir(tmp_path / "cache") if name.endswith(".npy")} == {"0000", "0001"}
 
 
+def test_runs_that_share_a_folder_do_not_touch_each_others_shards(teacher, dataset, tmp_path):
+    """Two that began at once both find everything missing: what they write stands side by side."""
+    one, other = (TargetCache(tmp_path / "cache", teacher) for _ in range(2))
+    late, written = dataset(), other._write
+
+    def first_the_other(*arguments):
+        other._write = written
+        assert one.extract(dataset(), batch_seconds=1.5, shard_gib=1e-6, progress=False) == 6
+        return written(*arguments)
+
+    other._write = first_the_other
+    assert other.extract(late, batch_seconds=3.0, shard_gib=5e-6, progress=False) == 6
+    known, expected = late.fingerprints(), online(teacher, dataset())
+    for cache in (one, other):
+        cache.refresh()
+        assert all((cache.read(n, known[n]).float() - values).abs().max() < 0.01 for n, values in expected.items())
+
+
+def test_one_id_of_two_sounds_has_two_targets(teacher, dataset, tmp_path):
+    clips = dataset()
+    cache = TargetCache(tmp_path / "cache", teacher)
+    cache.extract(clips, progress=False)
+    rows = read_manifest(tmp_path / "all.csv").rows
+    moved = [{**row, "wav": other["wav"], "stop": other["stop"], "duration": other["duration"]} for row, other in zip(rows, rows[::-1], strict=True)]  # fmt: skip  # noqa: E501
+    path = write_manifest(tmp_path / "moved.csv", moved, data_root=tmp_path, source="noise", licence="CC0-1.0")
+    other = audio_dataset(path, 16000)
+    with pytest.raises(DataError, match="targets of none of 6"):
+        cache.attach(other)
+    assert cache.extract(other, progress=False) == 6 and len(cache) == 12
+    for found in (clips, other):
+        expected = online(teacher, found)
+        cache.attach(found)
+        for index, name in enumerate(found.data_ids):
+            assert (found[index]["targets"].float() - expected[name]).abs().max() < 0.01
+
+
+def test_options_without_weights_make_another_teacher():
+    def attention(heads):
+        torch.manual_seed(0)
+        return Encoder(LogMel(n_mels=20), StackingStem(20, 16), 16, 2, partial(SDPA, num_heads=heads))
+
+    prints = {Teacher(encoder, [1]).fingerprint() for encoder in (attention(2), attention(4), attention(2))}
+    assert len(prints) == 2
+    for encoder in (attention(2), hubert()):
+        teacher = Teacher(encoder, [1])
+        before = teacher.fingerprint()
+        teacher(torch.randn(2, 8000), torch.tensor([1.0, 0.5]))
+        assert teacher.fingerprint() == before
+
+
 def extract_until_killed(folder) -> None:
     torch.manual_seed(0)
     cache = TargetCache(folder / "cache", Teacher(hubert(), [1, 3]))
@@ -118,8 +172,17 @@ def test_a_killed_extraction_goes_on(dataset, tmp_path):
     cache = TargetCache(tmp_path / "cache", teacher)
     assert len(cache) == 2
     assert cache.extract(clips, progress=False) == 4
-    expected = online(teacher, dataset())
-    assert all((cache.read(name).float() - values).abs().max() < 0.01 for name, values in expected.items())
+    known, expected = clips.fingerprints(), online(teacher, dataset())
+    assert all((cache.read(n, known[n]).float() - values).abs().max() < 0.01 for n, values in expected.items())
+    values = {path.stem for path in (tmp_path / "cache").glob("*.npy")}
+    [left] = values - {path.stem for path in (tmp_path / "cache").glob("*.json")}
+    cache.extract(clips, progress=False)
+    assert (tmp_path / "cache" / f"{left}.npy").is_file(), (
+        "it might be another process that is about to write its index"
+    )
+    os.utime(tmp_path / "cache" / f"{left}.npy", (0, 0))
+    cache.extract(clips, progress=False)
+    assert not (tmp_path / "cache" / f"{left}.npy").exists() and len(cache) == 6
 
 
 @pytest.mark.parametrize(
@@ -153,7 +216,7 @@ def test_what_cannot_be_is_said(teacher, dataset, tmp_path):
     with pytest.raises(DataError, match="the dataset crops them"):
         cache.attach(dataset(max_seconds=0.5))
     with pytest.raises(DataError, match="holds no targets of 'x'"):
-        cache.read("x")
+        cache.read("x", "")
 
 
 def test_unreadable_audio_is_left_out(teacher, dataset, tmp_path):

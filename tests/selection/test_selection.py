@@ -108,8 +108,6 @@ def test_a_targeted_strategy_finds_what_the_target_is_of(strategy, pool, target)
 @pytest.mark.parametrize("strategy", [ContrastiveLM(), TargetLM(), TargetKNN(), FacilityLocation(of=400), Longest()])
 def test_a_rank_does_not_depend_on_the_order_of_the_pool(strategy, pool, target):
     mixed = np.random.default_rng(9).permutation(len(pool))
-    if isinstance(strategy, ContrastiveLM):
-        strategy = ContrastiveLM(pool_share=1.0)  # else which utterances are counted is drawn by place
     first = select(pool, target, 60.0, strategy)
     other = select(pool.take(mixed), target, 60.0, strategy)
     assert len(set(first.pool.ids) & set(other.pool.ids)) >= len(first.indices) - 2, "but for ties"
@@ -218,6 +216,19 @@ def test_shift_is_seen_where_there_is_one(pool, target):
     same = [shift_test(pool, made(25, 5, seed, "other"), seed=seed) for seed in range(100, 112)]
     assert not any(shift.warranted for shift in same) and "at random" in same[0].advice
     assert 0.35 < np.mean([shift.auc for shift in same]) < 0.65
+
+
+def test_nothing_is_scored_by_a_model_that_was_counted_on_it(pool, target):
+    """Else what was counted seems likely in general, and is passed over."""
+    chosen = np.zeros(2)
+    for seed in range(20):
+        models = ContrastiveLM().models(pool, target, seed)
+        counted = np.isin(pool.ids, list(models.counted))
+        assert counted.sum() == 200
+        order = np.argsort(-models.scores(pool))[:100]
+        chosen += counted[order].sum(), (~counted[order]).sum()
+    assert 0.45 < chosen[0] / chosen.sum() < 0.55
+    assert np.isfinite(ContrastiveLM().scores(pool.take([0]), target, 0)).all()
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,9 @@ def test_scores_of_something_else_are_not_overwritten(shards, tmp_path):
     with pytest.raises(DataError, match="holds scores of another target, seed; nothing was overwritten"):
         score_shards(shards, made(25, 5, 2, "other"), out, seed=1)
     assert (out / "00000.parquet").read_bytes() == before
+    retold = Pool(TARGET.ids, TARGET.seconds, units=Units(TARGET.units.values[::-1], TARGET.units.offsets))
+    with pytest.raises(DataError, match="another target; "):
+        score_shards(shards, retold, out)
     with pytest.raises(ConfigError, match="part is"):
         score_shards(shards, TARGET, out, part=(2, 2))
 

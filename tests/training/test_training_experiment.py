@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from lobes.errors import ConfigError
@@ -27,6 +29,45 @@ def document(tmp_path, text: str) -> HparamsFile:
 def test_a_run_of_something_else_is_not_gone_on_with(run_folder, tmp_path):
     other = document(tmp_path, "encoder: b\nuntrained: False\nsteps: 10\n")
     with pytest.raises(ConfigError, match="holds a run with encoder=a, not b; give another --output_folder"):
+        _check_folder(run_folder, other)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (
+            "strategy: !new:lobes.selection.Longest",
+            "strategy=!new:lobes.selection.TargetKNN, not !new:lobes.selection.Longest",
+        ),  # noqa: E501
+        ("strategy: null", "strategy=!new:lobes.selection.TargetKNN, not null"),
+        ("share: 1.0", "share=0.05, not 1.0"),
+        (
+            "prepare: !name:lobes.dataio.corpora.prepare_fsdd_pool {situation: B, data_folder: x}",
+            "prepare.situation=A, not B",
+        ),  # noqa: E501
+        ("adaptation: !name:lobes.adapters.LoRA {rank: 8}", "adaptation.rank=4, not 8"),
+        (
+            "adaptation: !name:lobes.adapters.BitFit",
+            "adaptation=!name:lobes.adapters.LoRA, not !name:lobes.adapters.BitFit",
+        ),  # noqa: E501
+        ("prepare: !name:lobes.dataio.corpora.prepare_fsdd_pool {situation: A, data_folder: elsewhere}", None),
+        ("teacher: a run", None),  # what the older file does not have
+    ],
+)
+def test_what_was_chosen_and_how_it_was_tuned_are_part_of_a_run(changed, named, run_folder, tmp_path):
+    lines = {
+        "strategy": "!new:lobes.selection.TargetKNN",
+        "share": "0.05",
+        "prepare": "!name:lobes.dataio.corpora.prepare_fsdd_pool {situation: A, data_folder: x}",
+        "adaptation": "!name:lobes.adapters.LoRA {rank: 4}",
+    }
+    (run_folder / "hyperparams.yaml").write_text("".join(f"{k}: {v}\n" for k, v in lines.items()), encoding="utf-8")
+    key, value = changed.split(": ", 1)
+    other = document(tmp_path, "".join(f"{k}: {v}\n" for k, v in (lines | {key: value}).items()))
+    if named is None:
+        _check_folder(run_folder, other)
+        return
+    with pytest.raises(ConfigError, match=re.escape(f"holds a run with {named};")):
         _check_folder(run_folder, other)
 
 

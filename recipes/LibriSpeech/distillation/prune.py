@@ -17,7 +17,7 @@ from functools import partial
 
 import torch
 
-from lobes.dataio import audio_dataset
+from lobes.dataio import audio_dataset, read_manifest
 from lobes.distillation import DistilAndPrune, Teacher, prune
 from lobes.evaluation.cost import time_in_turns
 from lobes.export import load_encoder
@@ -47,12 +47,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     inner = hparams["objective"](model, teacher, layers=teacher.layers)
     objective = DistilAndPrune(model, inner, hparams["sparsity"], hparams["sparsity_warmup"])
     manifests = on_main(hparams["prepare"])
-    manifests["train"] = on_main(choose, hparams, teacher, manifests)
+    pool = manifests["train"]
+    manifests["train"] = on_main(choose, hparams, teacher, manifests, run_opts["device"])
 
     rate, keys = model.sample_rate, ("id", "sig", "group")
     parts = [audio_dataset(manifests[name], rate, keys, transform=hparams["transform"]) for name in ("train", "test")]
     train, test = with_targets(hparams, teacher, parts, run_opts["device"])
     objective.prepare(train)
+    train.repeat(3600 * read_manifest(pool).hours)  # an epoch is as long, and its batches as full, whatever the share
     ssl = SSLModel(model, objective)
     hparams["checkpointer"].add_recoverable("model", ssl)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lobes.dataio import audio_dataset
+from lobes.dataio import audio_dataset, read_manifest
 from lobes.distillation import Teacher
 from lobes.export import load_encoder
 from lobes.objectives import SSLModel
@@ -41,12 +41,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     objective = hparams["objective"](student, teacher)
     manifests = on_main(hparams["prepare"])
     pool = manifests["train"]
-    manifests["train"] = on_main(choose, hparams, teacher, manifests)
+    manifests["train"] = on_main(choose, hparams, teacher, manifests, run_opts["device"])
 
     rate, keys = student.sample_rate, ("id", "sig", "group")
     parts = [audio_dataset(manifests[name], rate, keys, transform=hparams["transform"]) for name in ("train", "test")]
     train, test = with_targets(hparams, teacher, parts, run_opts["device"])
     objective.prepare(train)
+    train.repeat(3600 * read_manifest(pool).hours)  # an epoch is as long, and its batches as full, whatever the share
     model = SSLModel(student, objective)
     hparams["checkpointer"].add_recoverable("model", model)
     brain = Distil({"ssl": model}, hparams["opt_class"], hparams, run_opts, hparams["checkpointer"])
