@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
 import pytest
+
+from lobes.errors import ConfigError
+from lobes.evaluation import r2, write_result
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -22,6 +26,54 @@ def test_what_goes_by_a_proxy_runs_after_it_in_the_same_process():
         for place, cell in enumerate(part):
             if cell.strategy == "loss-low":
                 assert cell._replace(strategy="random") in part[:place]
+
+
+R2 = {"random": 0.5, "longest": 0.47, "contrastive": 0.6, sweep.FULL: 0.55}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Three speakers with two seeds each, as their runs would be; all strategies have the same ups and downs."""
+    for strategy, speaker, seed in itertools.product(R2, ("ann", "bob", "cat"), (1, 2)):
+        share = 1.0 if strategy == sweep.FULL else 0.05
+        folder = sweep.Cell("A", speaker, seed, share, strategy).folder(tmp_path)
+        ups = {"ann": -0.05, "bob": 0.0, "cat": 0.05}[speaker] + 0.01 * seed
+        spread = 0.02 * ("ann", "bob", "cat").index(speaker) if strategy in ("contrastive", "longest") else 0.0
+        records = [{"id": "x", "group": "x", "residual": 1 - R2[strategy] - ups - spread, "total": 1.0}]
+        records += [{**records[0], "id": "y", "group": "y"}]
+        write_result(
+            folder, task="t", system=strategy, metric=r2, records=records, seed=seed, data_name="d", wall_seconds=1.0,
+            parameters_trained=1, parameters_total=1, audio_hours=0.5, macs_per_second=1.0,
+            other_metrics={"probe": 0.9, "probe_teacher": 1.0},
+        )  # fmt: skip
+    return tmp_path
+
+
+def test_differences_are_paired_by_speaker_and_seed(runs):
+    cells = sweep.finished(runs)
+    assert len(cells) == 24 and cells[0] == sweep.Cell("A", "ann", 1, 0.05, "random")
+    rows = {row["strategy"]: row for row in sweep.table(cells, runs)}
+    ahead = rows["contrastive"]
+    assert (ahead["runs"], ahead["wins"], ahead["of_teacher"], ahead["hours"]) == (6, "6/6", 0.9, 0.5)
+    assert ahead["difference"] == pytest.approx(0.12) and ahead["full_difference"] == pytest.approx(0.07)
+    # Three speakers, 0.10, 0.12 and 0.14: t(2) = 4.303 standard errors of 0.02 / sqrt(3).
+    half = 4.303 * 0.02 / 3**0.5
+    assert (ahead["low"], ahead["high"]) == pytest.approx((0.12 - half, 0.12 + half), abs=1e-3)
+    assert rows["longest"]["wins"] == "2/6" and rows["longest"]["difference"] == pytest.approx(-0.01)
+    assert "difference" not in rows["random"] and rows["random"]["full_difference"] == pytest.approx(-0.05)
+    assert rows[sweep.FULL]["difference"] == pytest.approx(0.05) and "full_difference" not in rows[sweep.FULL]
+    alone = sweep.table([cell for cell in cells if cell.strategy in ("random", "contrastive")], runs)
+    assert ahead["p"] == pytest.approx(2 * alone[0]["p"]), "Holm: the least of two"
+    text = sweep.markdown(list(rows.values()))
+    assert "| A | 5 % | contrastive | 6 |" in text and "+0.120 [+0.070, +0.170]" in text
+    sweep.figure(list(rows.values()))
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path):
+    sweep.claim(tmp_path, ["teacher=a", "steps=10"])
+    sweep.claim(tmp_path, ["steps=10", "teacher=a"])
+    with pytest.raises(ConfigError, match="holds runs with steps=10 teacher=a, not teacher=a; give another --out"):
+        sweep.claim(tmp_path, ["teacher=a"])
 
 
 @pytest.mark.parametrize("recipe", sorted(sweep.SITUATIONS))
