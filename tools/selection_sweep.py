@@ -316,8 +316,7 @@ def publish(folder: Path, change: bool = True) -> bool:
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a table, and what it costs to hear a pool."""
     head = ["situation", "of the pool", "strategy", "runs", "R²", "less random", "p", "wins", "less all of the pool"]
-    lines = [[*head, "probe, of the teacher's", "hours heard", "ranking, CPU s"], [*["---"] * 3, *["---:"] * 9]]
-    lines[1][1] = "---:"
+    lines = [[*head, "probe, of the teacher's", "hours heard", "ranking, CPU s"], ["---", "---:", "---", *["---:"] * 9]]
     for row in rows:
         differences = [
             f"{row[name]:+.3f} [{row[low]:+.3f}, {row[high]:+.3f}]" if name in row else "–"
@@ -328,13 +327,15 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = [row["situation"], f"{100 * row['share']:g} %", row["strategy"], str(row["runs"]), f"{row['r2']:.3f}"]
         cells += [differences[0], p_value, row.get("wins", "–"), differences[1], probe, f"{row['hours']:.2f}"]
         lines.append([*cells, f"{row['selection_cpu_seconds']:.2f}"])
+    text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     heard = [row["hearing_cpu_seconds"] for row in rows if row["hearing_cpu_seconds"]]
-    cost = (
-        f"\n\nUnits and embeddings of pool and target, which all but random and the longest go by, take "
+    if not heard:
+        return text
+    return (
+        f"{text}\n\nUnits and embeddings of pool and target, which all but random and the longest go by, take "
         f"{min(heard):.1f} to {max(heard):.1f} CPU s, once for all strategies; `loss-high` and `loss-low` a run of the "
         "proxy besides."
     )
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + (cost if heard else "")
 
 
 @styled
