@@ -55,6 +55,7 @@ def choose_clips(
     transform: Transform | None = None,
     filters: Sequence[Filter] = (),
     cap: float | None = None,
+    cap_by: str = "group",
     scores: str | os.PathLike[str] | None = None,
     heard: str | os.PathLike[str] | None = None,
     seed: int = 0,
@@ -74,7 +75,7 @@ def choose_clips(
         The CSV to write. Beside it, as `<name>.parquet`, what was heard of the pool.
     encoder : nn.Module
         Whose layer units and embeddings are of, such as the teacher's.
-    strategy, filters, cap, seed
+    strategy, filters, cap, cap_by, seed
         As for `lobes.selection.select`.
     share : float
         Budget, of the pool's seconds, 0 to 1.
@@ -108,7 +109,7 @@ def choose_clips(
     shift = _tested(pool, target, seed, log)
     started = time.process_time()
     seconds = share * pool.total_seconds
-    found = select(pool, target, seconds, strategy, filters=filters, cap=cap, seed=seed)
+    found = select(pool, target, seconds, strategy, filters=filters, cap=cap, cap_by=cap_by, seed=seed)
     found.provenance.update(
         cpu_seconds=time.process_time() - started,
         hearing_cpu_seconds=cost,

@@ -57,7 +57,7 @@ def explained(
     Parameters
     ----------
     means : list of Tensor
-        Per target (D,): what would be predicted by who has heard nothing, the mean over the training set.
+        Per target (D,): what would be predicted by who has heard nothing, the mean over what is tested.
     """
     real = valid[..., None]
     residual = total = torch.zeros(len(valid), device=valid.device, dtype=torch.float64)

@@ -187,9 +187,11 @@ class Distillation(DistillationObjective):
 class STaR(Distillation):
     """Learn which frames of the teacher are alike: temporal Gram matrices of layers (Jang et al., STaR, ICASSP 2024).
 
-    `Σ ‖G(F_l, F_l) - G(F̂_l, F̂_l)‖² + λ Σ ‖G(F_{l-1}, F_l) - G(F̂_{l-1}, F̂_l)‖²` with `G(x, y) = x yᵀ / D`, means over
-    pairs of real frames. Gram matrices do not know widths, so the student's layers need no heads; those that it has are
-    trained beside, at `regression`, and say how far it is. Where rates differ, the faster one's frames are averaged.
+    `Σ ‖G(F_l, F_l) - G(F̂_l, F̂_l)‖² + λ Σ ‖G(F_{l-1}, F_l) - G(F̂_{l-1}, F̂_l)‖²` with `G(x, y) = x yᵀ / D`, here as means
+    over pairs of real frames, and over layers, so that weights do not depend on how many there are. l goes over the
+    teacher's targets, and l - 1 is the target before: with all of its layers as targets this is the paper's. Gram
+    matrices do not know widths, so the student's layers need no heads; those that it has are trained beside, at
+    `regression`, and say how far it is. Where rates differ, the faster one's frames are averaged.
 
     Parameters
     ----------

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lobes.distillation.objectives import DistillationObjective
+from lobes.distillation.students import check_foreign
 from lobes.encoders.pruned import PrunedEncoder, check_sizes, keep_channels, keep_heads, keep_units
 from lobes.errors import ConfigError
 from lobes.objectives import Objective, ObjectiveOutput
@@ -85,6 +86,7 @@ class Gates(nn.Module):
 
     def __init__(self, encoder: Any, convolutions: bool = True) -> None:
         super().__init__()
+        check_foreign(encoder, "Gates")
         config = encoder.model.config
         depth = config.num_hidden_layers
         whole = {"heads": [config.num_attention_heads] * depth, "ffn": [config.intermediate_size] * depth}
@@ -211,6 +213,10 @@ class DistilAndPrune(Objective):
     def prepare(self, dataset: Any) -> None:
         """As the distillation's."""
         self.distillation.prepare(dataset)
+
+    def measure_against(self, dataset: Any) -> None:
+        """As the distillation's."""
+        self.distillation.measure_against(dataset)
 
     def forward(self, encoder: nn.Module, batch: Any) -> ObjectiveOutput:
         """See `Objective.forward`."""

@@ -25,8 +25,9 @@ def first_layers(teacher: HuggingFaceEncoder, n_layers: int = 2) -> HuggingFaceE
     Raises
     ------
     ConfigError
-        It has not so many.
+        It has not so many, or is no model of Hugging Face.
     """
+    check_foreign(teacher, "first_layers")
     arguments = teacher.arguments()
     source: dict[str, Any] = dict(arguments.pop("source"))
     depth = teacher.model.config.num_hidden_layers
@@ -65,8 +66,9 @@ def thin(
     Raises
     ------
     ConfigError
-        The teacher has no such convolutions, or the width does not fit its heads.
+        The teacher is no model of Hugging Face, has no such convolutions, or the width does not fit its heads.
     """
+    check_foreign(teacher, "thin")
     arguments = teacher.arguments()
     source: dict[str, Any] = dict(arguments.pop("source"))
     config = teacher.model.config
@@ -85,3 +87,18 @@ def thin(
         source["num_feat_extract_layers"] = len(source["conv_dim"])
     options: dict[str, Any] = arguments | {"frozen": "nothing", "untrained": True}
     return ReusedAttention(source, reuse, **options) if reuse > 1 else HuggingFaceEncoder(source, **options)
+
+
+def check_foreign(encoder: Any, asker: str) -> None:
+    """Refuse what is no model of Hugging Face, whose parts are not where `asker` looks for them.
+
+    Raises
+    ------
+    ConfigError
+        With what to do instead.
+    """
+    if not isinstance(encoder, HuggingFaceEncoder):
+        raise ConfigError(
+            f"{asker}: the teacher is {type(encoder).__name__}; expected a model of Hugging Face, such as "
+            "hf:facebook/hubert-base-ls960: for others describe a student of its own, as tiny.yaml does"
+        )

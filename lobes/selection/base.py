@@ -15,6 +15,8 @@ from lobes.errors import ConfigError, DataError
 from lobes.selection.pool import Pool
 
 logger = logging.getLogger(__name__)
+#: What a cap may count by.
+CAPS = ("group", "cluster")
 
 
 class Strategy(ABC):
@@ -105,6 +107,7 @@ def select(
     *,
     filters: Sequence[Filter] = (),
     cap: float | None = None,
+    cap_by: str = "group",
     seed: int = 0,
 ) -> Selection:
     """Choose utterances of at most so many seconds.
@@ -122,8 +125,10 @@ def select(
     filters : sequence of Filter
         One after the other.
     cap : float, optional
-        Largest share of the budget, 0 to 1, that one group (speaker) may have. Where the groups are too few for it,
-        less than the budget is chosen, with a warning.
+        Largest share of the budget, 0 to 1, that one group may have. Where the groups are too few for it, less than the
+        budget is chosen, with a warning.
+    cap_by : str
+        What a group is: `group`, those of the pool (speakers), or `cluster`, fifty clusters of its embeddings.
     seed : int
         Decides what is drawn.
 
@@ -145,6 +150,8 @@ def select(
         raise ConfigError(f"seconds is {seconds}: expected a positive budget")
     if cap is not None and not 0 < cap <= 1:
         raise ConfigError(f"cap is {cap}: expected a share of the budget, above 0 and at most 1, or null")
+    if cap_by not in CAPS:
+        raise ConfigError(f"cap_by is '{cap_by}': expected {' or '.join(CAPS)}")
     if seconds > pool.total_seconds:
         raise DataError(f"the budget is {seconds:g} s, the pool {pool.total_seconds:g} s: expected no more than that")
     if strategy.needs_target and target is None:
@@ -169,7 +176,7 @@ def select(
         counts = ", ".join(f"{name} took {count}" for name, count in left_out.items())
         raise DataError(f"filters leave {rest.total_seconds:g} s for a budget of {seconds:g} s ({counts}); loosen them")
     order = strategy.order(rest, target if strategy.needs_target else None, seconds, seed)
-    taken, capped = within(rest, order, seconds, cap)
+    taken, capped = within(rest, order, seconds, cap, _cap_groups(rest, cap, cap_by, seed))
     chosen = kept[taken]
     selection = Selection(chosen, pool.take(chosen), {})
     if selection.seconds < 0.95 * seconds and capped:
@@ -185,19 +192,29 @@ def select(
         utterances=len(chosen),
         filters=left_out,
         cap=cap,
+        cap_by=None if cap is None else cap_by,
         left_out_by_cap=capped,
         seed=seed,
     )
     return selection
 
 
+def _cap_groups(pool: Pool, cap: float | None, cap_by: str, seed: int) -> NDArray[Any]:
+    """What each utterance counts to where there is a cap, (N,)."""
+    if cap is None or cap_by == "group":
+        return np.asarray(pool.groups)
+    from lobes.selection.neighbours import centred, clusters
+
+    return clusters(centred(pool, None, "cap_by: cluster")[0], 50, seed)
+
+
 def within(
-    pool: Pool, order: NDArray[np.int64], seconds: float, cap: float | None = None
+    pool: Pool, order: NDArray[np.int64], seconds: float, cap: float | None, groups: NDArray[Any]
 ) -> tuple[NDArray[np.int64], int]:
     """The first of an order that fit a budget, and a cap for each group; and how many the cap passed over."""
     capped = 0
     if cap is not None:
-        _, group = np.unique(pool.groups[order], return_inverse=True)
+        _, group = np.unique(groups[order], return_inverse=True)
         # Seconds of each group so far, in the order of the rank.
         by_group = np.argsort(group, kind="stable")
         running = np.cumsum(pool.seconds[order][by_group])

@@ -63,7 +63,7 @@ class TargetKNN(Strategy):
 
 @dataclass(frozen=True)
 class ClusterBalance(Strategy):
-    """One utterance of each cluster of embeddings in turn, at random within it: k-means, or groups that there are.
+    """One utterance of each cluster of embeddings (k-means) in turn, at random within it.
 
     Parameters
     ----------

@@ -88,6 +88,7 @@ def choose(hparams: dict[str, Any], teacher: Teacher, manifests: dict[str, Path]
         transform=hparams["transform"],
         filters=hparams["filters"],
         cap=hparams["cap"],
+        cap_by=hparams["cap_by"],
         scores=hparams["scores"],
         heard=None if cache is None else Path(cache) / "heard",
         seed=hparams["seed"],

@@ -175,6 +175,48 @@ def test_gram_matrices_teach_without_heads(student_name, dataset):
     assert all(p.grad is None for p in student.parameters())
 
 
+def test_star_is_its_sums_over_layers_and_pairs_of_frames(dataset):
+    """Three targets of one rate: within each, and from each to the next."""
+    student, teacher = ours(dim=24).eval(), Teacher(ours(), [0, 1, 2])
+    objective = STaR(student, teacher, layers=[0, 1, 2], between=0.3, regression=0.0)
+    batch = batch_of(dataset)
+    output, targets = student(*batch.sig), teacher(*batch.sig)
+
+    def distance(pairs) -> float:
+        layers = 0.0
+        for (a, b), (c, d) in pairs:
+            total = count = 0.0
+            for row in range(len(output.valid)):
+                real = range(int(targets.valid[row].sum()))
+                for i, j in itertools.product(real, real):
+                    ours_, theirs = float(a[row, i] @ b[row, j]) / 24, float(c[row, i] @ d[row, j]) / 16
+                    total, count = total + (ours_ - theirs) ** 2, count + 1
+            layers += total / count
+        return layers / len(pairs)
+
+    f, g = [layer.detach() for layer in output.layers], targets.layers
+    within = distance([((x, x), (y, y)) for x, y in zip(f, g, strict=True)])
+    between = distance([((f[i], f[i + 1]), (g[i], g[i + 1])) for i in range(2)])
+    assert objective(student, batch).loss.item() == pytest.approx(within + 0.3 * between, rel=1e-4)
+
+
+def test_fidelity_is_about_the_mean_of_what_is_tested(dataset):
+    """Whatever was trained on: who says the mean of the tested clips everywhere explains nothing."""
+    clips, other = dataset(), dataset()
+    other.data_ids, other.durations = other.data_ids[:1], other.durations[:1]
+    student, teacher = ours().eval(), Teacher(hubert(), [1, 3])
+    objective = Distillation(student, teacher).eval()
+    objective.prepare(other)
+    of_one = objective.mean.clone()
+    objective.measure_against(clips)
+    frames = [teacher(*item.sig) for item in DataLoader(clips, batch_size=1, collate_fn=collate)]
+    for place in range(2):
+        expected = torch.cat([found.layers[place][found.valid] for found in frames]).mean(0)
+        torch.testing.assert_close(objective.mean[place], expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(objective.mean, of_one)
+    assert "mean" not in objective.state_dict(), "a checkpoint does not bring another back"
+
+
 def test_the_same_encoder_is_its_own_best_student(dataset):
     encoder = ours().eval()
     teacher = Teacher(ours(), [1, 2])

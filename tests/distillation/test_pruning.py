@@ -113,6 +113,25 @@ def test_training_reaches_the_target_within_a_percent(target):
     torch.testing.assert_close(pruned(*audio).frames, encoder(*audio).frames, atol=1e-5, rtol=0)
 
 
+def test_the_penalty_is_the_equation_and_its_multipliers_rise():
+    """`loss + λ₁ (s - t) + λ₂ (s - t)²`, t on its way: a third of the way after two of six steps."""
+    encoder, wants = HuggingFaceEncoder(SIZES), WantsAll()
+    objective = DistilAndPrune(encoder, wants, sparsity=0.6, warmup=6)
+    wants.gates = objective.gates.eval()
+    objective.multipliers.data = torch.tensor([0.5, -2.0])
+    for gate in objective.gates.heads:
+        gate.log_alpha.data.fill_(-5.0)
+    s = float(objective.gates.sparsity())
+    off = s - 0.6 * 2 / 6
+    objective.training = True
+    output = objective(encoder, SimpleNamespace(step=1))
+    assert output.loss.item() == pytest.approx(0.5 * s + 0.5 * off - 2.0 * off**2, rel=1e-5)
+    output.loss.backward()
+    assert objective.multipliers.grad.tolist() == pytest.approx([-off, -(off**2)], rel=1e-5), "they climb, not descend"
+    objective.training = False
+    assert objective(encoder, SimpleNamespace(step=1)).loss.item() == pytest.approx(0.5 * s), "no penalty in a test"
+
+
 def test_a_student_is_distilled_while_it_is_pruned(dataset):
     encoder, teacher = HuggingFaceEncoder(SIZES), Teacher(HuggingFaceEncoder(SIZES), [1, 3])
     teacher.encoder.model.load_state_dict(encoder.model.state_dict())
@@ -179,6 +198,9 @@ def test_what_cannot_be_pruned_or_thinned_is_named():
         DistilAndPrune(hubert(), Distillation(ours(), Teacher(hubert(), [1])), sparsity=1.5)
     with pytest.raises(ConfigError, match="n_layers is 9; expected 1 to 3"):
         first_layers(hubert(), 9)
+    for asker, made in {"first_layers": first_layers, "thin": thin, "Gates": Gates}.items():
+        with pytest.raises(ConfigError, match=f"{asker}: the teacher is Encoder; expected a model of Hugging Face"):
+            made(ours())
     with pytest.raises(ConfigError, match="dim is 15"):
         thin(hubert(), dim=15)
     with pytest.raises(ConfigError, match=r"heads is \[9, 1, 1\]"):

@@ -32,6 +32,7 @@ from lobes.selection import (
     with_scores,
     write_pool,
 )
+from lobes.selection.neighbours import centred, clusters
 from lobes.selection.submodular import greedy
 
 STRATEGIES: list[Strategy] = [
@@ -97,6 +98,16 @@ def test_a_cap_holds_for_each_group(strategy, pool, target):
     for group in np.unique(chosen.pool.groups):
         assert chosen.pool.seconds[chosen.pool.groups == group].sum() <= 15.0 + 1e-9
     assert chosen.seconds > 54.0
+
+
+def test_a_cap_may_count_by_cluster(pool, target):
+    """Fifty clusters of five kinds: a target of one kind has to be met from other corners too."""
+    free, capped = (select(pool, target, 60.0, TargetKNN(), cap=cap, cap_by="cluster") for cap in (None, 0.05))
+    label = clusters(centred(pool, None, "test")[0], 50, 0)
+    most = [max(np.bincount(label[found.indices], weights=found.pool.seconds)) for found in (free, capped)]
+    assert most[0] > 3.0 and most[1] <= 3.0 + 1e-9 and capped.provenance["left_out_by_cap"] > 0
+    with pytest.raises(ConfigError, match="cap_by is 'speaker': expected group or cluster"):
+        select(pool, target, 60.0, TargetKNN(), cap=0.1, cap_by="speaker")
 
 
 @pytest.mark.parametrize("strategy", TARGETED, ids=lambda strategy: type(strategy).__name__)

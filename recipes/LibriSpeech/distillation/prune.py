@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     hparams, run_opts = start_experiment(argv, __file__)
     teacher = Teacher(load_encoder(hparams["teacher"]), hparams["teacher_layers"])
     model = load_encoder(hparams["teacher"]).requires_grad_(True).train()
-    inner = hparams["objective"](model, teacher, layers=teacher.layers)
+    inner = hparams["objective"](model, teacher)
     objective = DistilAndPrune(model, inner, hparams["sparsity"], hparams["sparsity_warmup"])
     manifests = on_main(hparams["prepare"])
     pool = manifests["train"]
