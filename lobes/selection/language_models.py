@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lobes.errors import ConfigError
 from lobes.selection.base import Scored, Strategy
+from lobes.selection.neighbours import blocks
 from lobes.selection.ngram import NGramModel
 from lobes.selection.pool import Pool, Units
+
+#: Utterances that are scored at once.
+_BLOCK = 10_000
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,20 @@ class ContrastiveModels:
 
         Units that neither model was counted on are possible: they are unlikely to both.
         """
-        units = _units(pool, self.collapse, "ContrastiveLM")
+        units = pool.need_units("ContrastiveLM")
         if units.size > self.target.n_units:
             raise ConfigError(
                 f"ContrastiveLM: unit {units.size - 1}, where the models were counted on {self.target.n_units} units; "
                 "tokenise all of the pool with one codebook"
             )
+        rows = np.arange(len(pool))
+        parts = [self._scored(pool.ids[block], units.take(block)) for block in blocks(rows, _BLOCK)]
+        return np.concatenate(parts)
+
+    def _scored(self, ids: NDArray[Any], units: Units) -> NDArray[np.float64]:
+        units = units.collapsed() if self.collapse else units
         general = self.general.log_probability(units)
-        inside = np.array([name in self.counted for name in pool.ids.tolist()], dtype=bool)
+        inside = np.array([name in self.counted for name in ids.tolist()], dtype=bool)
         if inside.any():
             general[inside] = self.other.log_probability(units.take(np.flatnonzero(inside)))
         return self.target.log_probability(units) - general
