@@ -261,12 +261,12 @@ class Encoder(nn.Module):
         """Width of each of the output's layers."""
         return [self.dim] * (len(self.blocks) + 1)
 
-    def macs(self, seconds: float) -> int:
-        """Multiply-accumulates for one utterance of that length."""
+    def macs(self, seconds: float, n_blocks: int | None = None) -> int:
+        """Multiply-accumulates for one utterance of that length, up to a block, or through all of them."""
         n_features = -(-round(seconds * self.sample_rate) // self.features.hop_samples)
         n_frames = -(-n_features // self.stem.factor)
         fixed = self.features.macs(n_features) + self.stem.macs(n_features)
-        return fixed + sum(cast(Block, block).macs(n_frames) for block in self.blocks)
+        return fixed + sum(cast(Block, block).macs(n_frames) for block in self.blocks[:n_blocks])
 
     def state_floats(self) -> int:
         """Numbers that a stream keeps, from the features on (0 where it cannot stream)."""

@@ -184,7 +184,4 @@ class EarlyExit(nn.Module):
 
     def macs(self, seconds: float, layer: int) -> int:
         """Multiply-accumulates of the encoder for an utterance of that length that leaves at a layer."""
-        if layer == 0:
-            one = first_blocks(self.encoder, 1)
-            return 2 * one.macs(seconds) - first_blocks(self.encoder, 2).macs(seconds) if len(one.blocks) else 0
-        return first_blocks(self.encoder, layer).macs(seconds)
+        return self.encoder.macs(seconds, layer)

@@ -101,6 +101,7 @@ def test_what_is_not_needed_is_not_computed(monkeypatch):
         monkeypatch.setattr(block, "forward", None)
     assert early(torch.randn(2, 16_000), torch.ones(2)).layer.tolist() == [0, 0]
     assert early.macs(10.0, 0) < early.macs(10.0, 1) < early.macs(10.0, 3) == inner.macs(10.0)
+    assert early.macs(10.0, 0) == inner.features.macs(1000) + inner.stem.macs(1000)
 
 
 def test_all_heads_are_trained_together_and_none_leaves_above_one():
