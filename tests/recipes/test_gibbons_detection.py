@@ -116,6 +116,18 @@ def own_recordings(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def hubert(tmp_path_factory):
+    """A folder as of the hub, of a tiny HuBERT with random weights."""
+    from transformers import HubertConfig, HubertModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    convolutions = {"conv_dim": [8] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+    folder = tmp_path_factory.mktemp("hubert")
+    HubertModel(HubertConfig(**sizes, **convolutions)).save_pretrained(folder)
+    return folder
+
+
 def test_recordings_of_ones_own_with_raven_tables(own_recordings, tmp_path):
     given = [
         f"--data_folder={own_recordings}",
@@ -139,6 +151,16 @@ def test_an_encoder_is_tuned_and_its_adapter_merged(own_recordings, tmp_path):
     total = sum(p.numel() for p in detector.model.encoder.parameters())
     assert 0 < result["cost"]["parameters_trained"] < 0.2 * total
     assert not [name for name, _ in detector.named_parameters() if "adapters" in name]
+
+
+@pytest.mark.parametrize("adaptation", [(), ("--adaptation=!name:lobes.adapters.LoRA {rank: 2}",)])
+def test_an_encoder_from_elsewhere_becomes_part_of_the_detector(own_recordings, hubert, tmp_path, adaptation):
+    given = [f"--data_folder={own_recordings}", "--classes=[great call]", f"--encoder={hubert}", "--epochs=1"]
+    given += ["--prepare.shares.test=0.4", "--window=4.0", *adaptation]
+    result = train("Gibbons/detection", tmp_path / "run", *given, hparams="own.yaml")
+    assert result["metric"]["name"] == "event_f1"
+    detector = load_detector(tmp_path / "run" / "model")
+    assert type(detector.model.encoder).__name__ == "HuggingFaceEncoder"
 
 
 def test_what_cannot_work_is_said_before_training(own_recordings, tmp_path):

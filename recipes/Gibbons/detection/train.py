@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prepare, train on windows, then choose thresholds and test on whole recordings."""
     hparams, run_opts = start_experiment(argv, __file__)
     encoder = load_encoder(hparams["encoder"], untrained=hparams["untrained"], seed=hparams["seed"])
+    text = encoder_text(hparams["encoder"], encoder)
     adaptation = hparams["adaptation"]
     if adaptation is not None:
         check_mergeable(adaptation())
@@ -91,18 +92,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     brain = Detection({"model": detector.model}, optimizer, hparams, run_opts, hparams["checkpointer"])
     brain.fit(hparams["epoch_counter"], train, valid, None, hparams["train_loader"], hparams["valid_loader"])
     brain.evaluate(valid, min_key="loss", test_loader_kwargs=hparams["valid_loader"])
-    on_main(finish, hparams, brain, detector.eval(), manifests)
+    on_main(finish, hparams, brain, detector.eval(), manifests, text)
 
 
-def finish(hparams, brain, detector, manifests) -> None:
-    """Choose thresholds on the valid recordings, save the detector, test it."""
+def finish(hparams, brain, detector, manifests, text) -> None:
+    """Choose thresholds on the valid recordings, save the detector with the encoder that `text` describes, test it."""
     cost = costs(brain, detector.model.encoder)
     if active_adapter(detector.model.encoder):
         merge_adapter(detector.model.encoder)
     truth, _ = recording_events(read_manifest(manifests["valid"]), hparams["label"], detector.events)
     tune_detector(detector, truth, records=hparams["matching"])
     about = {"encoder": hparams["encoder"], "trained_on": read_manifest(manifests["train"]).meta["source"]}
-    model = save_detector(detector, Path(hparams["output_folder"]) / "model", encoder_text(hparams["encoder"]), about)
+    model = save_detector(detector, Path(hparams["output_folder"]) / "model", text, about)
     print(f"{model}: " + ", ".join(f"{name} from {rule.high:.2f}" for name, rule in detector.rules.items()))
 
     truth, rows = recording_events(read_manifest(manifests["test"]), hparams["label"], detector.events)
