@@ -34,7 +34,19 @@ from lobes.evaluation.event_plots import (
 )
 from lobes.evaluation.events import EventFinder, EventRule, OverlapAverage, find_events
 from lobes.evaluation.matched_pairs import MatchedPairs, mapsswe
-from lobes.evaluation.metrics import Metric, accuracy, auc, cer, eer, mean_metric, r2, ratio_metric, uar, wer
+from lobes.evaluation.metrics import (
+    Metric,
+    accuracy,
+    auc,
+    cer,
+    eer,
+    masked_accuracy,
+    mean_metric,
+    r2,
+    ratio_metric,
+    uar,
+    wer,
+)
 from lobes.evaluation.parsing import align_edits, align_order, align_spans, las, parse_counts, parse_records, uas, upos
 from lobes.evaluation.plots import inline_svg, layer_weights_figure, loss_figure, results_figure, save_figure
 from lobes.evaluation.psds import PSDS, psds
@@ -146,6 +158,7 @@ __all__ = [
     "loss_figure",
     "mapsswe",
     "markdown_table",
+    "masked_accuracy",
     "mcnemar",
     "mean_average_precision",
     "mean_metric",

@@ -175,10 +175,14 @@ def read_published(path: str | Path) -> list[Row]:
 
 def metric_named(name: str) -> Metric | None:
     """The metric of `lobes.evaluation` that result files call by this name; None if there is none."""
+    return known_metrics().get(name)
+
+
+def known_metrics() -> dict[str, Metric]:
+    """All metrics that `lobes.evaluation` has, by the names that result files call them."""
     import lobes.evaluation
 
-    known = (value for value in vars(lobes.evaluation).values() if isinstance(value, Metric))
-    return next((metric for metric in known if metric.name == name), None)
+    return {value.name: value for value in vars(lobes.evaluation).values() if isinstance(value, Metric)}
 
 
 # --------------------------------------------------------------------------- rows
