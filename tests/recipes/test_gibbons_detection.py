@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
@@ -140,6 +143,26 @@ def test_recordings_of_ones_own_with_raven_tables(own_recordings, tmp_path):
     assert all("/" not in record["recording"].removesuffix("/a.wav") for record in result["records"])
     assert result["metric"]["value"] > 0.8 and len(result["records"]) == result["metric"]["n_items"] >= 1
     assert load_detector(tmp_path / "run" / "model").events == ["great call"]
+
+
+def test_what_is_found_in_silent_recordings_is_a_false_alarm(own_recordings, tmp_path):
+    """A call that nobody annotated, in a recording with an empty table, and in one without any table."""
+    folder, noise = shutil.copytree(own_recordings, tmp_path / "own"), np.random.default_rng(2)
+    for number in range(5):
+        for name in ("silent", "unheard"):
+            sound = 0.02 * noise.standard_normal(24 * RATE)
+            sound[5 * RATE : 5 * RATE + 40000] += whistle(noise, 300.0)
+            soundfile.write(folder / f"site{number}" / f"{name}.wav", sound, RATE)
+        write_annotations(folder / f"site{number}" / "silent.Table.1.selections.txt", [])
+    given = [f"--data_folder={folder}", "--classes=[great call]", "--prepare.shares.test=0.4", *SMALL[:2], *SMALL[6:]]
+    result = train("Gibbons/detection", tmp_path / "run", *given, hparams="own.yaml")
+    silent = [record for record in result["records"] if record["recording"].endswith("silent.wav")]
+    assert len(silent) == len(result["records"]) / 2 >= 1
+    assert sum(record["false_positives"] for record in silent) > 0 == sum(record["true_positives"] for record in silent)
+    with open(tmp_path / "run" / "manifests" / "whole" / "skipped.csv", encoding="utf-8") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == [f"site{number}/unheard.wav" for number in range(5)]
+    windows = read_manifest(tmp_path / "run" / "windows" / "train.csv").rows
+    assert sum("/silent.wav" in row["wav"] for row in windows) == sum("/a.wav" in row["wav"] for row in windows)
 
 
 def test_an_encoder_is_tuned_and_its_adapter_merged(own_recordings, tmp_path):
