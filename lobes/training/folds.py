@@ -128,7 +128,8 @@ def cross_validate(
 ) -> tuple[list[Decision], dict[str, Any], list[Decision]]:
     """Tell `label` in each fold's test clips: by a probe on a frozen encoder, or, with an `adaptation`, by a tuned one.
 
-    Beside it, always, what the background alone would give: the same probe, on audio out of `background`.
+    Beside it, always, what the background alone would give to the probe: on audio out of `background`, and on the
+    frozen encoder. A tuned encoder is not tuned again on the background, and may make more of it than the probe does.
 
     Parameters
     ----------

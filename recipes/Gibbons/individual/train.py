@@ -6,7 +6,7 @@
     python train.py hparams/tune.yaml --encoder sm-tiny --adaptation '!name:lobes.adapters.LoRA'
 
 Each session is tested by a model that was trained on the others. `result.json` holds the unweighted average recall with
-an interval over sessions, and beside it what the background alone would give.
+an interval over sessions, and beside it what the background alone would give to the probe of a frozen encoder.
 """
 
 from __future__ import annotations
