@@ -31,6 +31,8 @@ from lobes.evaluation.event_plots import (
     embedding_figure,
     embedding_map,
     precision_recall_figure,
+    write_confusion,
+    write_precision_recall,
 )
 from lobes.evaluation.events import EventFinder, EventRule, OverlapAverage, find_events
 from lobes.evaluation.matched_pairs import MatchedPairs, mapsswe
@@ -204,6 +206,8 @@ __all__ = [
     "wer",
     "with_intervals",
     "word_errors",
+    "write_confusion",
+    "write_precision_recall",
     "write_report",
     "write_result",
     "write_review",

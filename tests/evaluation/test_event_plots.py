@@ -52,7 +52,7 @@ def test_confusions_are_counts():
     assert [text for text in written if text.isdigit()] == ["7", "1", "2", "0", "5", "0", "3", "4"]
     assert {"duet", "argus", "missed", "nothing"} <= set(written)
     with pytest.raises(DataError, match="counts"):
-        confusion_figure([[1, 2], [3, 4]], ["duet", "argus"])
+        confusion_figure([[1]], ["duet", "argus"])
 
 
 def test_activity_tells_silence_from_no_recording():
