@@ -186,8 +186,8 @@ def cross_validate(
             known = {"calls": {}, "background": {}}
         clips = partial(_clips, hparams, sample_rate=encoder.sample_rate)
         probe = partial(_probe, hparams, encoder, run_opts["device"])
-        heard = [clips(fold[split], transform=hparams["background"]) for split in ("train", "test")]
-        controls["background"] += probe(*heard, known["background"])[0]
+        train, test = (clips(fold[split], transform=hparams["background"]) for split in ("train", "test"))
+        controls["background"] += probe(train, test, known["background"])[0]
         train, *tests = clips(fold["train"]), clips(fold["test"])
         if hparams.get("swap") is not None:
             differs = ("group", hparams["label"])

@@ -77,6 +77,15 @@ def test_calls_are_found_elsewhere_at_every_level(run):
     assert len(of_level) == 8 and other["f1_10"] == pytest.approx(event_f1(of_level))
 
 
+def test_what_other_thresholds_would_give_is_written(run):
+    folder, result = run
+    with open(folder / "precision_recall.csv", encoding="utf-8") as file:
+        rows = [{name: float(row[name]) for name in ("score", "recall", "precision")} for row in csv.DictReader(file)]
+    scores, recalls = ([row[name] for row in rows] for name in ("score", "recall"))
+    assert scores == sorted(scores, reverse=True) and recalls == sorted(recalls) and recalls[-1] > 0.7
+    assert "duet, AP " in (folder / "precision_recall.svg").read_text()
+
+
 def test_no_recorder_is_on_two_sides_and_a_scene_is_the_same_at_every_level(run):
     parts = {name: read_manifest(run[0] / "manifests" / f"{name}.csv") for name in ("train", "valid", "test")}
     assert not set(parts["train"].groups) & set(parts["valid"].groups)
