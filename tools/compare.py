@@ -15,36 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from lobes.errors import DataError
-from lobes.evaluation import (
-    Metric,
-    accuracy,
-    append_row,
-    auc,
-    bleu,
-    bootstrap_interval,
-    ccc,
-    ccc_per_file,
-    cer,
-    chrf,
-    concept_error_rate,
-    concept_value_error_rate,
-    eer,
-    holm,
-    intent_accuracy,
-    las,
-    paired_bootstrap,
-    read_result,
-    slot_f1,
-    uar,
-    wer,
-)
+from lobes.evaluation import Metric, append_row, bootstrap_interval, holm, paired_bootstrap, read_result
+from lobes.evaluation.leaderboard import known_metrics
 from lobes.training import run
-from lobes.training.pretraining import MASKED_ACCURACY
 
-_OTHERS = (bleu, ccc, ccc_per_file, chrf, concept_error_rate, concept_value_error_rate, intent_accuracy, las, slot_f1)
-METRICS: dict[str, Metric] = {
-    metric.name: metric for metric in (accuracy, auc, cer, eer, uar, wer, MASKED_ACCURACY, *_OTHERS)
-}
+METRICS = known_metrics()
 
 
 def same_metric(results: list[dict[str, Any]]) -> Metric:

@@ -9,23 +9,28 @@ be merged into them; spoken digits (FSDD, a logistic regression, each speaker le
 given the pretraining's own run (--ssl), its loss and masked accuracy, before and after. --curve adds the encoders
 between the two (weights interpolated), probed on digits and on calls alike.
 
-`<out>/<run>.json` keeps what was measured of a run, so that only new ones are measured; `retention.csv`, a table on the
-terminal and `retention.svg` are made from them. Runs of one `name` with different seeds are shown as one.
+`<out>/<task>-<name>-<seed>.json` keeps what was measured of a run, and of what: a run that is there is measured again
+only if it was trained again since, or --ssl or an option is another. From these are made `retention.csv`, with a row
+for each run, and `layers.csv`, with the CKA of each of its layers; and, where runs of one `name` that differ in their
+seed are one, a mean with an interval over seeds and groups: a table on the terminal, `retention.svg`, and `curve.svg`
+with the curves.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from retention_table import write_tables
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -35,23 +40,14 @@ from lobes.dataio import AudioDataset, GlobalBatchSampler, audio_dataset, collat
 from lobes.dataio.corpora import prepare_fsdd
 from lobes.dataio.manifest import atomic_write
 from lobes.errors import DataError
-from lobes.evaluation import accuracy, auc, paired_bootstrap, read_result, save_figure, uar
-from lobes.evaluation.plots import COLOURS, WIDTH, new_figure, styled
+from lobes.evaluation import Metric, accuracy, paired_bootstrap, read_result, uar
 from lobes.export import load_encoder
 from lobes.probes import LogisticProbe, decision_records, probe_fold
 from lobes.training import MASKED_ACCURACY, HparamsFile, Pretext, load_pretext, pretext_loss, run
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 logger = logging.getLogger(__name__)
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-COLUMNS = (
-    "system", "seed", "method", "trainable_share", "metric", "value", "low", "high", "digits", "digits_change",
-    "digits_low", "digits_high", "masked_change", "masked_low", "masked_high", "loss_change", "cka_speech", "cka_calls",
-    "weight_change", "effective_rank",
-)  # fmt: skip
 
 
 class Digits:
@@ -87,19 +83,67 @@ def main() -> None:
     options = parser.parse_args()
     digits = Digits(options.out, options.takes, options.speakers)
     pretext = load_pretext(options.ssl) if options.ssl else None
-    known: dict[str, dict[str, Any]] = {}
-    rows = []
+    known: dict[Any, dict[str, Any]] = {}
+    rows: dict[Path, dict[str, Any]] = {}
     for folder in options.runs:
         result = read_result(folder)
-        path = options.out / f"{result['system']}-{result['seed']}.json"
-        if not path.is_file():
-            curve = result["system"] in options.curve
-            measured = measure(folder, result, digits, pretext, options.folds, options.clips, curve, known)
-            atomic_write(path, json.dumps(measured, indent=1) + "\n")
-        rows.append(json.loads(path.read_text(encoding="utf-8")))
-    write_table(rows, options.out / "retention.csv")
-    save_figure(retention_figure(rows), options.out / "retention.svg")
-    print(markdown(rows))
+        name = "-".join(str(result[key]) for key in ("task", "system", "seed"))
+        path = options.out / (re.sub(r"[^\w.-]+", "-", name) + ".json")
+        if path in rows:
+            raise DataError(
+                f"{folder}: is a second run of '{result['task']}' that is called '{result['system']}', with seed "
+                f"{result['seed']}; give one of them, or train with another --name"
+            )
+        of = measured_of(folder, result, digits, options)
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not covers(kept.get("of", {}), of):
+            measured = measure(folder, result, digits, pretext, options.folds, options.clips, of["curve"], known)
+            kept = {"of": of, **measured}
+            atomic_write(path, json.dumps(kept, indent=1) + "\n")
+        rows[path] = {**kept, "result": result}
+    print(write_tables(list(rows.values()), options.out))
+
+
+def measured_of(folder: Path, result: Mapping[str, Any], digits: Digits, options: argparse.Namespace) -> dict[str, Any]:
+    """What figures are of: the run, the pretraining, the digits and the options."""
+    ssl = options.ssl / "result.json" if options.ssl else None
+    return {
+        "task": result["task"],
+        "date": result["date"],
+        "result": _checksum(folder / "result.json"),
+        "pretraining": _checksum(ssl) if ssl and ssl.is_file() else str(options.ssl),
+        "digits": read_manifest(digits.all).checksum,
+        "curve": result["system"] in options.curve,
+        **{name: getattr(options, name) for name in ("folds", "takes", "speakers", "clips")},
+    }
+
+
+def covers(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether what was measured is what is wanted: a curve that nobody asks for does no harm."""
+    return all(kept.get(key) == value for key, value in wanted.items() if key != "curve" or value) and bool(kept)
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def start_folder(folder: Path) -> Path | None:
+    """The folder in which a run was started, as its `env.log` has it."""
+    path = folder / "env.log"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return next((Path(line.removeprefix("folder: ")) for line in lines if line.startswith("folder: ")), None)
+
+
+def find_source(folder: Path, source: str) -> str:
+    """An encoder's path as a run was given it: from where it was started, from here, or from a folder around the run.
+
+    Older runs do not say where they were started, and most lie in their recipe's own folder.
+    """
+    started = start_folder(folder)
+    for place in ([started] if started else []) + [Path(), *folder.resolve().parents]:
+        if (place / source).exists():
+            return str(place / source)
+    return source
 
 
 def measure(
@@ -110,7 +154,7 @@ def measure(
     n_folds: int | None,
     clips: int,
     curve: bool,
-    known: dict[str, dict[str, Any]],
+    known: dict[Any, dict[str, Any]],
 ) -> dict[str, Any]:
     """Everything about one run; `known` keeps what the pretrained encoders themselves get."""
     hparams = HparamsFile(folder / "hyperparams.yaml")
@@ -122,13 +166,15 @@ def measure(
     after_records: list[dict[str, Any]] = []
     masked: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for fold in folds:
-        source = hparams.get("encoder").format(fold=fold.name)
-        load = partial(load_encoder, source, untrained=hparams.get("untrained"), seed=result["seed"])
+        source = find_source(folder, hparams.get("encoder").format(fold=fold.name))
+        untrained, seed = hparams.get("untrained"), result["seed"]
+        load = partial(load_encoder, source, untrained=untrained, seed=seed)
         before, after = load(), load_adapter(load(), fold / "adapter")
-        if source not in known:
-            known[source] = {"digits": digits.records(before)}
+        pretrained = (source, seed if untrained else None)
+        if pretrained not in known:
+            known[pretrained] = {"digits": digits.records(before)}
             if pretext:
-                known[source]["ssl"] = pretext_loss(before, pretext.objective, pretext.valid)
+                known[pretrained]["ssl"] = pretext_loss(before, pretext.objective, pretext.valid)
         found: dict[str, Any] = {"fold": fold.name, "share": trainable_share(after)}
         [adaptation] = adaptations(after).values()
         found["method"] = type(adaptation).__name__
@@ -138,12 +184,10 @@ def measure(
             layers = compare_layers(before, after, _batches(manifest, before), every=2)
             found[f"cka_{kind}"] = [layer.value() for layer in layers]
         after_records += _of_fold(digits.records(after), fold.name)
-        before_records += _of_fold(known[source]["digits"], fold.name)
+        before_records += _of_fold(known[pretrained]["digits"], fold.name)
         if pretext:
-            (loss, old), (new_loss, new) = (
-                known[source]["ssl"],
-                pretext_loss(after, pretext.objective, pretext.valid),
-            )
+            loss, old = known[pretrained]["ssl"]
+            new_loss, new = pretext_loss(after, pretext.objective, pretext.valid)
             found["loss"] = [loss, new_loss]
             for records, of in zip(masked, (old, new), strict=True):
                 records += _of_fold(of, fold.name)
@@ -154,15 +198,30 @@ def measure(
             found["effective_rank"] = float(np.mean([change.effective_rank for change in moved])) if moved else 0.0
             if curve:
                 found["curve"] = list(between(before, after, fold, hparams, digits))
+        elif curve:
+            logger.warning("%s cannot be merged into weights, so that there is nothing between", found["method"])
         measured.append(found)
         logger.info("%s, %s: CKA on speech %.3f", result["system"], fold.name, found["cka_speech"][-1])
-    change = paired_bootstrap(after_records, before_records, accuracy)
-    summary = {"before": accuracy(before_records), "change": change.difference, "low": change.low, "high": change.high}
-    row = {"system": result["system"], "seed": result["seed"], "metric": result["metric"], "digits": summary}
+    row = {name: result[name] for name in ("task", "system", "seed", "metric")}
+    row["digits"] = compare(before_records, after_records, accuracy)
     if pretext:
-        difference = paired_bootstrap(masked[1], masked[0], MASKED_ACCURACY)
-        row["masked"] = {"change": difference.difference, "low": difference.low, "high": difference.high}
+        row["masked"] = compare(*masked, MASKED_ACCURACY)
     return {**row, "folds": measured}
+
+
+def compare(before: list[dict[str, Any]], after: list[dict[str, Any]], metric: Metric) -> dict[str, Any]:
+    """A share before, its change, and the sums of each group, from which runs of several seeds are compared."""
+    found = paired_bootstrap(after, before, metric)
+    groups: dict[str, dict[str, Any]] = {}
+    for when, records in (("before", before), ("after", after)):
+        for record in records:
+            sums = groups.setdefault(record["group"], {"group": record["group"], "of": 0, "before": 0, "after": 0})
+            sums[when] += record["correct"] if "correct" in record else int(record["target"] == record["prediction"])
+            sums["of"] += record.get("predictions", 1) if when == "before" else 0
+    return {
+        "before": found.value_b, "change": found.difference, "low": found.low, "high": found.high,
+        "groups": list(groups.values()),
+    }  # fmt: skip
 
 
 def between(
@@ -179,91 +238,6 @@ def between(
         probe = LogisticProbe(strengths=[0.01, 0.1, 1.0], balanced=True)
         calls = probe_fold(encoder, probe, train, test, label)[0]
         yield {"share": share, "digits": accuracy(digits.records(encoder)), "calls": uar(decision_records(calls))}
-
-
-def write_table(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """`retention.csv`: a row for each run."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: f"{v:.4g}" if isinstance(v, float) else v for name, v in flat(row).items()})
-
-
-def flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's figures, means over its folds, by the columns of `retention.csv`."""
-    metric, digits, folds = row["metric"], row["digits"], row["folds"]
-
-    def mean(name: str) -> float | str:
-        values = [np.asarray(fold[name]) for fold in folds if name in fold]
-        return float(np.mean([value if value.ndim == 0 else value[-1] for value in values])) if values else ""
-
-    masked = row.get("masked", {"change": "", "low": "", "high": ""})
-    losses = [after - before for before, after in (fold["loss"] for fold in folds if "loss" in fold)]
-    return {
-        "system": row["system"], "seed": row["seed"], "method": folds[0]["method"],
-        "trainable_share": mean("share"), "metric": metric["name"],
-        "value": metric["value"], "low": metric["low"], "high": metric["high"],
-        "digits": digits["before"] + digits["change"], "digits_change": digits["change"],
-        "digits_low": digits["low"], "digits_high": digits["high"],
-        "masked_change": masked["change"], "masked_low": masked["low"], "masked_high": masked["high"],
-        "loss_change": float(np.mean(losses)) if losses else "",
-        "cka_speech": mean("cka_speech"), "cka_calls": mean("cka_calls"),
-        "weight_change": mean("weight_change"), "effective_rank": mean("effective_rank"),
-    }  # fmt: skip
-
-
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The main columns, for a README; points of 100."""
-    lines = [
-        "| tuning | trained | calls | spoken digits: change | masked accuracy: change | CKA: speech, calls | moved |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-
-    def points(part: Mapping[str, Any], low: str, high: str, change: str) -> str:
-        if part[change] == "":
-            return "–"
-        return f"{100 * part[change]:+.1f} [{100 * part[low]:+.1f}, {100 * part[high]:+.1f}]"
-
-    for row in map(flat, rows):
-        moved = "–" if row["weight_change"] == "" else f"{row['weight_change']:.3f}"
-        cells = [
-            row["system"],
-            f"{100 * row['trainable_share']:.2f} %",
-            f"{100 * row['value']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]",
-            points(row, "digits_low", "digits_high", "digits_change"),
-            points(row, "masked_low", "masked_high", "masked_change"),
-            f"{row['cka_speech']:.3f}, {row['cka_calls']:.3f}",
-            moved,
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-@styled
-def retention_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Accuracy on calls against the share that trains, and against what is left of the spoken digits."""
-    figure, panels = new_figure(WIDTH, 7.0, ratios=[1.0, 1.0])
-    for number, row in enumerate(map(flat, rows)):
-        colour, marker = COLOURS[number % len(COLOURS)], "os^Dv*"[number // len(COLOURS) % 6]
-        value = 100 * row["value"]
-        error = [[value - 100 * row["low"]], [100 * row["high"] - value]]
-        style: dict[str, Any] = {"color": colour, "marker": marker, "capsize": 2, "linewidth": 1.0, "markersize": 5}
-        share = max(100 * row["trainable_share"], 1e-3)
-        panels[0].errorbar(share, value, error, label=row["system"], **style)
-        change = 100 * row["digits_change"]
-        across = [[change - 100 * row["digits_low"]], [100 * row["digits_high"] - change]]
-        panels[1].errorbar(change, value, error, across, **style)
-    metric = {uar.name: "unweighted recall", auc.name: "AUC"}.get(rows[0]["metric"]["name"], "score")
-    panels[0].set(xscale="log", xlabel="share of the encoder that trains (%)", ylabel=f"calls: {metric} (%)")
-    panels[1].set(xlabel="spoken digits after tuning less before (points)", ylabel=f"calls: {metric} (%)")
-    panels[1].axvline(0, color=COLOURS[0], linewidth=0.8, linestyle=":")
-    for axes in panels:
-        axes.grid()
-        axes.set_axisbelow(True)
-    figure.legend(loc="outside upper left", ncols=3, handlelength=1.0, fontsize=8)
-    return figure
 
 
 def _dataset(manifest: Path, encoder: Any, label: str) -> AudioDataset:

@@ -5,22 +5,27 @@
 
 --ssl is the run that pretrained the encoder on speech. Every run is one that the command of Gibbons/call_type gives,
 with `tune.yaml`, its recorders in --parts parts; results go to results/tuning, and what tools/retention.py measures of
-them to docs/tuning. Run again, it goes on where it was stopped. Learning rates are those that a method's paper or its
-kind suggests, given here beforehand; none was chosen on these clips.
+them to docs/tuning. Run again, it goes on where it was stopped. Methods that do not fit the encoder, such as those of
+attention without attention, are found out before anything runs and left out; which, and why, is printed and stands in
+skipped.csv beside the table. Learning rates are those that a method's paper or its kind suggests, given here
+beforehand; none was chosen on these clips.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import retention
+from hyperpyyaml import load_hyperpyyaml
 from study import ROOT, train
 
-from lobes.errors import LobesError
+from lobes.errors import ConfigError, LobesError
+from lobes.export import load_encoder
 from lobes.training import run
 
 logger = logging.getLogger(__name__)
@@ -61,22 +66,47 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=ROOT / "docs" / "tuning", help="where table and figure go")
     parser.add_argument("--curve", nargs="*", default=[], metavar="METHOD", help="to interpolate, too")
     options = parser.parse_args()
+    fitting, skipped = sort_out(options.methods, options.ssl)
+    write_skipped(skipped, options.table / "skipped.csv")
     done, failed = [], []
     for seed in options.seeds:
-        for name in options.methods:
+        for name in fitting:
             folder = options.out / name.replace(", ", "-").replace(" ", "-") / str(seed)
             try:
                 tune(name, seed, options.ssl.resolve(), folder, options.parts, options.set)
                 done.append(folder)
-            except LobesError as error:  # a method that does not fit this encoder does not stop the others
+            except LobesError as error:  # one that fails does not stop the others
                 logger.error("%s, seed %d: %s", name, seed, error)
                 failed.append(f"{name}: {error}")
     if done:
         arguments = [*map(str, done), "--ssl", str(options.ssl), "--out", str(options.table)]
         sys.argv = ["retention.py", *arguments, *(["--curve", *options.curve] if options.curve else [])]
         retention.main()
+    for name, reason in skipped.items():
+        print(f"skipped: {name}: {reason}")
     if failed:
         raise LobesError("; ".join(failed))
+
+
+def sort_out(names: Sequence[str], ssl: Path) -> tuple[list[str], dict[str, str]]:
+    """The methods that fit the encoder, and why the others do not."""
+    fitting, skipped = [], {}
+    for name in names:
+        adaptation = load_hyperpyyaml(f"method: !name:lobes.adapters.{METHODS[name][0]}")["method"]()
+        try:
+            adaptation.apply(load_encoder(ssl))
+            fitting.append(name)
+        except ConfigError as error:
+            skipped[name] = str(error)
+            logger.warning("skipped: %s: %s", name, error)
+    return fitting, skipped
+
+
+def write_skipped(skipped: Mapping[str, str], path: Path) -> None:
+    """Write the methods that do not fit, with the reasons."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([("method", "reason"), *skipped.items()])
 
 
 def tune(name: str, seed: int, ssl: Path, folder: Path, parts: int, settings: Sequence[str]) -> None:

@@ -51,6 +51,11 @@ class Adaptation(ABC):
         """Whether the adapted encoder begins as exactly the pretrained one."""
         return True
 
+    @property
+    def max_seconds(self) -> float:
+        """The longest clip that the adapted encoder takes."""
+        return float("inf")
+
     def apply(self, encoder: nn.Module, name: str = "default") -> nn.Module:
         """Adapt an encoder, and leave this adapter active and everything else frozen.
 
@@ -284,15 +289,19 @@ def adapter_macs(encoder: nn.Module, seconds: float) -> int:
     waveform = torch.zeros(1, round(seconds * rate), device=first.device)
     lengths = torch.ones(1, device=first.device)
     training = {module: module.training for module in encoder.modules()}
+    trains = {parameter: parameter.requires_grad for parameter in encoder.parameters()}
     counts = {}
     try:
         for active in (name, None):
             set_active(encoder.eval(), active)
+            encoder.requires_grad_(False)  # what counts hooks on gradients, which a module's own parameter lacks here
             counts[active] = counted_macs(lambda: encoder(waveform, lengths)).total
     finally:
         set_active(encoder, name)
         for module, state in training.items():
             module.training = state
+        for parameter, wanted in trains.items():
+            parameter.requires_grad_(wanted)
     return counts[name] - counts[None]
 
 

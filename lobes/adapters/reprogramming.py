@@ -63,6 +63,11 @@ class Reprogramming(Adaptation):
         """Whether δ is added."""
         return self.place == "onto"
 
+    @property
+    def max_seconds(self) -> float:
+        """What a clip must fit into."""
+        return self.seconds - self.offset if self.place == "around" else super().max_seconds
+
     def _insert(self, anatomy: Anatomy, name: str) -> None:
         encoder: Any = anatomy.encoder
         rate: int = self.sample_rate or getattr(encoder, "sample_rate", None) or 16000

@@ -139,7 +139,7 @@ def read_audio(
     with Opened(path) as file:
         first, frames = _frame_range(file, path, start, stop)
         if channel is not None and not 0 <= channel < file.channels:
-            raise AudioError(path, f"has no channel {channel}: expected 0 to {file.channels - 1}")
+            raise AudioError(path, f"has no channel {channel + 1}: it has {file.channels}, counted from 1")
         samples = _decode(file, path, first, frames)
         native = file.samplerate
     if not np.isfinite(samples).all():

@@ -78,7 +78,7 @@ class Recording:
         with Opened(path, complete=False) as file:
             self.info = AudioInfo(file.frames, file.samplerate, file.channels)
         if channel is not None and not 0 <= channel < self.info.channels:
-            raise AudioError(path, f"has no channel {channel}: expected 0 to {self.info.channels - 1}")
+            raise AudioError(path, f"has no channel {channel + 1}: it has {self.info.channels}, counted from 1")
         self.channel = channel
         self.sample_rate = sample_rate or self.info.sample_rate
         self.problems: list[str] = []

@@ -93,12 +93,32 @@ def detect_recordings(
     files : iterable of path
         The recordings.
     """
-    found = {}
+    [found] = detect_under(detector, files, [detector.rules], batch_size)
+    return found
+
+
+def detect_under(
+    detector: Detector, files: Iterable[str | Path], rule_sets: Sequence[Mapping[str, EventRule]], batch_size: int = 8
+) -> list[dict[str | Path, list[Annotation]]]:
+    """Return what `detect_recordings` does under several sets of rules, for which the recordings are heard once.
+
+    Parameters
+    ----------
+    detector, files, batch_size
+        As for `detect_recordings`.
+    rule_sets : sequence of mapping
+        Per set, the rule of each class.
+    """
+    found: list[dict[str | Path, list[Annotation]]] = [{} for _ in rule_sets]
     for file in files:
         try:
-            found[file] = detect_recording(detector, Recording(file, detector.sample_rate), batch_size)
+            recording = Recording(file, detector.sample_rate)
+            events = events_of(detector, recording, score_recording(detector, recording, batch_size), rule_sets)
         except AudioError as error:
             logger.warning("left out: %s", error)
+            continue
+        for of_set, of_file in zip(found, events, strict=True):
+            of_set[file] = of_file
     return found
 
 

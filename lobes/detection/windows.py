@@ -35,8 +35,8 @@ def recording_events(
     Parameters
     ----------
     manifest : Manifest
-        A row for each call, as a part of its recording: from `prepare_annotated_folder`, `prepare_hainan_gibbon` or
-        `write_scenes`. Rows of other labels, such as `background`, make their recordings count, and nothing else.
+        A row for each call, as a part of its recording: from `prepare_annotated_folder` or `write_scenes`.
+        Rows of other labels, such as `background`, make their recordings count, and nothing else.
     label : str
         Its column.
     classes : sequence of str

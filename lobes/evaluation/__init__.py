@@ -31,10 +31,24 @@ from lobes.evaluation.event_plots import (
     embedding_figure,
     embedding_map,
     precision_recall_figure,
+    write_confusion,
+    write_precision_recall,
 )
 from lobes.evaluation.events import EventFinder, EventRule, OverlapAverage, find_events
 from lobes.evaluation.matched_pairs import MatchedPairs, mapsswe
-from lobes.evaluation.metrics import Metric, accuracy, auc, cer, eer, mean_metric, r2, ratio_metric, uar, wer
+from lobes.evaluation.metrics import (
+    Metric,
+    accuracy,
+    auc,
+    cer,
+    eer,
+    masked_accuracy,
+    mean_metric,
+    r2,
+    ratio_metric,
+    uar,
+    wer,
+)
 from lobes.evaluation.parsing import align_edits, align_order, align_spans, las, parse_counts, parse_records, uas, upos
 from lobes.evaluation.plots import inline_svg, layer_weights_figure, loss_figure, results_figure, save_figure
 from lobes.evaluation.psds import PSDS, psds
@@ -146,6 +160,7 @@ __all__ = [
     "loss_figure",
     "mapsswe",
     "markdown_table",
+    "masked_accuracy",
     "mcnemar",
     "mean_average_precision",
     "mean_metric",
@@ -191,6 +206,8 @@ __all__ = [
     "wer",
     "with_intervals",
     "word_errors",
+    "write_confusion",
+    "write_precision_recall",
     "write_report",
     "write_result",
     "write_review",

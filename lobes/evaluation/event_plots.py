@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lobes.errors import ConfigError, DataError
 from lobes.evaluation.event_metrics import average_precision, precision_recall
-from lobes.evaluation.plots import COLOURS, RULE, WIDTH, new_figure, styled
+from lobes.evaluation.plots import COLOURS, RULE, WIDTH, new_figure, save_figure, styled
 from lobes.evaluation.records import Record
 
 if TYPE_CHECKING:
@@ -62,14 +65,48 @@ def precision_recall_figure(
     return figure
 
 
-@styled
-def confusion_figure(counts: ArrayLike, labels: Sequence[str]) -> Figure:
-    """Draw a confusion matrix of events, shaded by the share of each row.
+def write_precision_recall(
+    folder: str | os.PathLike[str], records: Sequence[Record], thresholds: Mapping[str, float]
+) -> None:
+    """Write `precision_recall.csv`, a row per class and score, and `precision_recall.svg`.
 
     Parameters
     ----------
-    counts : array (C + 1, C + 1)
-        From `confusion`: annotated by detected, the last row and column for nothing.
+    folder : path
+        Where they go.
+    records : sequence of dict
+        From `scored_records`.
+    thresholds : mapping of str to float
+        The score from which on a class is accepted: a dot on its curve.
+
+    Raises
+    ------
+    DataError
+        No class is annotated.
+    """
+    rows, points = [], {}
+    for label in sorted({record["label"] for record in records if record["annotated"]}):
+        curve = precision_recall([record for record in records if record["label"] == label])
+        rows += [(label, *(f"{value:.4g}" for value in row)) for row in zip(*curve[::-1], strict=True)]
+        accepted = int((curve[2] >= thresholds[label]).sum())
+        if accepted:
+            points[label] = (float(curve[0][accepted - 1]), float(curve[1][accepted - 1]))
+    path = Path(folder) / "precision_recall.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(precision_recall_figure(records, points), path.with_suffix(".svg"))
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([("label", "score", "recall", "precision"), *rows])
+
+
+@styled
+def confusion_figure(counts: ArrayLike, labels: Sequence[str]) -> Figure:
+    """Draw a confusion matrix, of events or of clips, shaded by the share of each row.
+
+    Parameters
+    ----------
+    counts : array (C + 1, C + 1) or (C, C)
+        From `confusion`: annotated by detected, the last row and column for nothing; or of clips, of which each is
+        something and taken for something: label by decision.
     labels : sequence of str
         Of the first C.
 
@@ -79,22 +116,49 @@ def confusion_figure(counts: ArrayLike, labels: Sequence[str]) -> Figure:
         The sizes do not fit.
     """
     matrix = np.asarray(counts, dtype=float)
-    if matrix.shape != (len(labels) + 1,) * 2:
-        raise DataError(f"counts: of shape {matrix.shape}, expected {(len(labels) + 1,) * 2} for {len(labels)} labels")
+    size, events = len(labels) + 1, matrix.shape != (len(labels),) * 2
+    if events and matrix.shape != (size, size):
+        raise DataError(f"counts: of shape {matrix.shape}, expected {(size, size)} for {len(labels)} labels")
     size = len(matrix)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    share[-1] = 0.0  # detections of nothing are no share of anything that was there
+    if events:
+        share[-1] = 0.0  # detections of nothing are no share of anything that was there
     figure, (axes,) = new_figure(WIDTH, 1.2 + 0.5 * size)
     _cells(axes, share)
     for row, column in np.ndindex(size, size):
-        if (row, column) != (size - 1, size - 1):
+        if not events or (row, column) != (size - 1, size - 1):
             colour = {"color": "#ffffff"} if share[row, column] > 0.6 else {}
             axes.text(column + 0.5, row + 0.5, f"{matrix[row, column]:.0f}", ha="center", va="center", **colour)
     places = np.arange(size) + 0.5
-    axes.set_xticks(places, [*labels, "missed"], rotation=30 if size > 4 else 0, ha="right" if size > 4 else "center")
-    axes.set_yticks(places, [*labels, "nothing"])
-    axes.set(xlabel="detected as", ylabel="annotated as")
+    columns, rows = ([*labels, "missed"], [*labels, "nothing"]) if events else (labels, labels)
+    axes.set_xticks(places, columns, rotation=30 if size > 4 else 0, ha="right" if size > 4 else "center")
+    axes.set_yticks(places, rows)
+    axes.set(xlabel="detected as" if events else "taken for", ylabel="annotated as")
     return figure
+
+
+def write_confusion(
+    folder: str | os.PathLike[str], targets: Sequence[str], predictions: Sequence[str], labels: Sequence[str]
+) -> None:
+    """Write `confusion.csv` and `confusion.svg`: what clips were taken for, a row for each label.
+
+    Parameters
+    ----------
+    folder : path
+        Where they go.
+    targets, predictions : sequence of str
+        Of N clips.
+    labels : sequence of str
+        Rows and columns.
+    """
+    counts = np.zeros((len(labels),) * 2, dtype=np.int64)
+    np.add.at(counts, ([labels.index(t) for t in targets], [labels.index(p) for p in predictions]), 1)
+    lines = [("annotated as", *labels), *((label, *row) for label, row in zip(labels, counts.tolist(), strict=True))]
+    path = Path(folder) / "confusion.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows(lines)
+    save_figure(confusion_figure(counts, labels), path.with_suffix(".svg"))
 
 
 @styled

@@ -175,10 +175,14 @@ def read_published(path: str | Path) -> list[Row]:
 
 def metric_named(name: str) -> Metric | None:
     """The metric of `lobes.evaluation` that result files call by this name; None if there is none."""
+    return known_metrics().get(name)
+
+
+def known_metrics() -> dict[str, Metric]:
+    """All metrics that `lobes.evaluation` has, by the names that result files call them."""
     import lobes.evaluation
 
-    known = (value for value in vars(lobes.evaluation).values() if isinstance(value, Metric))
-    return next((metric for metric in known if metric.name == name), None)
+    return {value.name: value for value in vars(lobes.evaluation).values() if isinstance(value, Metric)}
 
 
 # --------------------------------------------------------------------------- rows
@@ -218,7 +222,7 @@ def _row(entry: Entry, metric: Metric | None) -> Row:
     first = next(iter(entry.results.values()))
     values = [result["metric"]["value"] for result in entry.results.values()]
     name = first["metric"]["name"]
-    interval = _interval(entry, metric, values)
+    interval = entry_interval(entry, metric)
     row: Row = {"task": entry.task, "model": entry.model, "mode": entry.mode, "head": entry.head, "metric": name}
     row |= dict(zip(("low", "high", "method"), interval, strict=True))
     row |= {"value": entry.value, "seeds": len(values), "p_best": None, "best": False, "published": False, "source": ""}
@@ -237,8 +241,9 @@ def _row(entry: Entry, metric: Metric | None) -> Row:
     return row | {"higher_is_better": higher, "percent": name in PERCENT}
 
 
-def _interval(entry: Entry, metric: Metric | None, values: Sequence[float]) -> tuple[float, float, str]:
-    """Over seeds and items where the records allow it, else what there is."""
+def entry_interval(entry: Entry, metric: Metric | None) -> tuple[float, float, str]:
+    """Edges and method of a system's interval: over seeds and items where the records allow it, else what there is."""
+    values = [result["metric"]["value"] for result in entry.results.values()]
     if len(values) == 1:
         found = next(iter(entry.results.values()))["metric"]
         return found["low"], found["high"], f"{found['method']}, one seed"
@@ -248,10 +253,15 @@ def _interval(entry: Entry, metric: Metric | None, values: Sequence[float]) -> t
             return interval.low, interval.high, interval.method
         except DataError:
             pass
+    return *over_seeds_alone(values), f"t over {len(values)} seeds alone"
+
+
+def over_seeds_alone(values: Sequence[float]) -> tuple[float, float]:
+    """Student's 95 % interval of the mean of two or more seeds' figures, of which nothing else is known."""
     from scipy.special import stdtrit
 
     half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
-    return entry.value - half, entry.value + half, f"t over {len(values)} seeds alone"
+    return statistics.fmean(values) - half, statistics.fmean(values) + half
 
 
 def _mean(values: Any) -> float | None:

@@ -187,6 +187,8 @@ eer = Metric("eer", ["target", "score"], _eer, bounds=(0.0, 1.0))
 #: Area under the receiver operating characteristic: how often a target's score is above another's, ties counted half
 #: (Hanley & McNeil 1982); NaN without targets or without others; reads `trial_records`.
 auc = Metric("auc", ["target", "score"], _auc, bounds=(0.0, 1.0), higher_is_better=True)
+#: Of the predictions of a pretext task at masked frames, the share that is right.
+masked_accuracy = ratio_metric("masked accuracy", "correct", "predictions", higher_is_better=True)
 
 #: Of detected events; `lobes.evaluation.event_metrics` has them.
 EVENT_METRICS = frozenset(

@@ -15,7 +15,7 @@ import lobes
 from lobes.errors import CheckpointError, ConfigError
 from lobes.export.card import ModelCard
 from lobes.export.trusted import build_encoder, encoder_yaml
-from lobes.export.upstream import is_upstream, load_upstream
+from lobes.export.upstream import is_upstream, load_upstream, upstream_text
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 HPARAMS_FILE, WEIGHTS_FILE, CARD_FILE = "hyperparams.yaml", "encoder.safetensors", "README.md"
@@ -121,19 +121,23 @@ def load_encoder(source: str | Path, *, untrained: bool = False, seed: int = 0) 
     return encoder.float().eval()
 
 
-def encoder_text(source: str | Path) -> str:
+def encoder_text(source: str | Path, encoder: nn.Module | None = None) -> str:
     """The HyperPyYAML text that describes an encoder: what `save_encoder` takes, to save it again after it was tuned.
 
     Arguments
     ---------
     source : str or Path
         An encoder folder, the output folder of a run, or a shipped name.
+    encoder : nn.Module, optional
+        What `load_encoder` gave for it: an encoder from elsewhere has no text but what it says itself.
 
     Raises
     ------
     CheckpointError
-        If there is none, or its text cannot be read.
+        If there is none, as of an ONNX file, or its text cannot be read.
     """
+    if encoder is not None and Path(source).suffix != ".onnx" and _our_folder(source) is None and is_upstream(source):
+        return upstream_text(source, encoder)
     path = find_encoder(source) / HPARAMS_FILE
     try:
         return path.read_text(encoding="utf-8")

@@ -192,15 +192,25 @@ def load_hf(folder: str | Path) -> nn.Module:
     CheckpointError
         If a file is missing, damaged or not to be trusted, or they do not fit each other.
     """
-    path = Path(folder) / "config.json"
-    try:
-        text = json.loads(path.read_text(encoding="utf-8"))["encoder_yaml"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path}: no encoder_yaml in it ({error}); expected what save_hf wrote") from error
     with torch.random.fork_rng(devices=[]):
-        encoder = build_encoder(text, str(path))
+        encoder = build_encoder(hf_text(folder), str(Path(folder) / "config.json"))
     load_weights(encoder, Path(folder) / "model.safetensors", prefix="encoder.")
     return encoder.float().eval()
+
+
+def hf_text(folder: str | Path) -> str:
+    """The HyperPyYAML text of the encoder in such a folder.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none.
+    """
+    path = Path(folder) / "config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["encoder_yaml"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: no encoder_yaml in it ({error}); expected what save_hf wrote") from error
 
 
 AutoConfig.register("lobes", LobesConfig, exist_ok=True)

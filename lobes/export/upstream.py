@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import cast
 
 from torch import nn
 
@@ -13,6 +14,7 @@ from lobes.encoders.hf_families import FAMILIES
 from lobes.encoders.hf_source import PREFIX, find_source
 from lobes.encoders.pictures import PICTURE_MODELS
 from lobes.encoders.torchaudio_encoder import CONFIG, WEIGHTS
+from lobes.encoders.upstream import UpstreamEncoder
 from lobes.errors import CheckpointError
 
 #: What a model of the hub is called, of an organisation and with its own name.
@@ -70,6 +72,16 @@ def load_upstream(source: str | Path, untrained: bool) -> nn.Module:
     found = find_source(str(source), {**FAMILIES, **PICTURE_MODELS}, {})
     build = PictureTransformer if found.config.model_type in PICTURE_MODELS else HuggingFaceEncoder
     return build(str(source), untrained=untrained)
+
+
+def upstream_text(source: str | Path, encoder: nn.Module) -> str:
+    """The HyperPyYAML text of an encoder that `load_upstream` gave: see `lobes.export.encoder_text`."""
+    folder = Path(str(source).removeprefix(PREFIX))
+    if _is_ours(folder / "config.json"):
+        from lobes.export.huggingface import hf_text
+
+        return hf_text(folder)
+    return cast(UpstreamEncoder, encoder).hparams_text()
 
 
 def _is_ours(config: Path) -> bool:

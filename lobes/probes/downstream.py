@@ -54,10 +54,19 @@ class Downstream(nn.Module):
         return self.probe(output.layers, output.valid), output.valid
 
     def parameter_groups(self, encoder_lr: float) -> list[dict[str, Any]]:
-        """Groups for an optimizer: the probe at the optimizer's own learning rate, a tuned encoder at its own."""
+        """Groups for an optimizer: the probe as the optimizer itself says, a tuned encoder without weight decay.
+
+        Decay pulls towards 0. Of a tuned encoder that is away from what was pretrained, and of IA3's scales, which
+        begin at 1, away from doing nothing; what holds an encoder near the pretrained one is `lobes.adapters.L2SP`.
+
+        Parameters
+        ----------
+        encoder_lr : float
+            Learning rate of what trains in the encoder.
+        """
         groups: list[dict[str, Any]] = [{"params": list(self.probe.parameters())}]
         tuned = [p for p in self.encoder.parameters() if p.requires_grad]
-        return [*groups, {"params": tuned, "lr": encoder_lr}] if tuned else groups
+        return [*groups, {"params": tuned, "lr": encoder_lr, "weight_decay": 0.0}] if tuned else groups
 
 
 def cache_features(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lobes.adapters import adapter_macs
+from lobes.adapters import active_adapter, adaptations, adapter_macs
 from lobes.training.brain import Brain
 
 
@@ -16,8 +16,8 @@ def costs(brain: Brain, encoder: Any) -> dict[str, Any]:
     brain : Brain
         After training.
     encoder : Encoder
-        Or whatever else keeps the Encoder contract; its multiply-accumulates are those of 10 s of audio, an adapter's
-        included unless it can be merged.
+        Or whatever else keeps the Encoder contract; its multiply-accumulates are those of 10 s of audio, or of the most
+        that it takes, an adapter's included unless it can be merged.
 
     Returns
     -------
@@ -26,10 +26,12 @@ def costs(brain: Brain, encoder: Any) -> dict[str, Any]:
         included, ``wall_seconds`` of training over all resumes, ``macs_per_second`` of audio.
     """
     parameters = list(brain.modules.parameters())
+    adapter = active_adapter(encoder)
+    seconds = min(10.0, adaptations(encoder)[adapter].max_seconds) if adapter else 10.0
     return {
         "parameters_trained": sum(p.numel() for p in parameters if p.requires_grad),
         "parameters_total": sum(p.numel() for p in parameters),
         "audio_hours": brain.audio_seconds / 3600,
         "wall_seconds": brain.wall_seconds,
-        "macs_per_second": (encoder.macs(10.0) + adapter_macs(encoder, 10.0)) / 10,
+        "macs_per_second": (encoder.macs(seconds) + adapter_macs(encoder, seconds)) / seconds,
     }

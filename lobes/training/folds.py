@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from lobes.adapters import active_adapter, save_adapter
 from lobes.dataio import AudioDataset, audio_dataset, read_manifest
-from lobes.evaluation import auc, bootstrap_interval, uar, write_result
+from lobes.evaluation import auc, bootstrap_interval, uar, write_confusion, write_result
 from lobes.export import load_encoder
 from lobes.probes import Decision, Downstream, Probe, decision_records, probe_fold
 from lobes.training.brain import Brain
@@ -98,6 +100,21 @@ def tune_fold(
     tuple of list and dict
         The decision on each clip of `test`; what the training cost, as `lobes.evaluation.write_result` takes it.
     """
+    found, cost = _tune(brain_class, hparams, run_opts, folder, encoder, n_classes, train, [test])
+    return found[0], cost
+
+
+def _tune(
+    brain_class: type[DecidingBrain],
+    hparams: Mapping[str, Any],
+    run_opts: Any,
+    folder: Path,
+    encoder: nn.Module,
+    n_classes: int,
+    train: AudioDataset,
+    tests: Sequence[AudioDataset],
+) -> tuple[list[list[Decision]], dict[str, Any]]:
+    """As `tune_fold`, with the decisions on several tests."""
     head = hparams["head"](encoder.layer_dims[0], n_classes)  # type: ignore[index]
     model = Downstream(encoder, Probe(encoder.layer_dims, head, normalize=True), frozen=None)  # type: ignore[arg-type]
     groups = model.parameter_groups(hparams["encoder_lr"])
@@ -107,10 +124,13 @@ def tune_fold(
     hparams = {**hparams, "output_folder": str(folder), "control": control}
     brain = brain_class({"model": model}, lambda _: hparams["opt_class"](groups), hparams, run_opts, checkpointer)
     brain.fit(epochs, train, None, None, hparams["train_loader"])
-    brain.evaluate(test, test_loader_kwargs=hparams["test_loader"])
+    found = []
+    for test in tests:
+        brain.evaluate(test, test_loader_kwargs=hparams["test_loader"])
+        found.append(brain.decisions)
     if active_adapter(encoder):
         on_main(save_adapter, encoder, folder / "adapter")
-    return brain.decisions, costs(brain, encoder)
+    return found, costs(brain, encoder)
 
 
 def all_folds(outcomes: Iterable[tuple[list[Decision], dict[str, Any]]]) -> tuple[list[Decision], dict[str, Any]]:
@@ -125,10 +145,14 @@ def all_folds(outcomes: Iterable[tuple[list[Decision], dict[str, Any]]]) -> tupl
 
 def cross_validate(
     brain_class: type[DecidingBrain], hparams: Mapping[str, Any], run_opts: Any, folds: Mapping[str, Mapping[str, Path]]
-) -> tuple[list[Decision], dict[str, Any], list[Decision]]:
+) -> tuple[list[Decision], dict[str, Any], dict[str, list[Decision]]]:
     """Tell `label` in each fold's test clips: by a probe on a frozen encoder, or, with an `adaptation`, by a tuned one.
 
-    Beside it, always, what the background alone would give: the same probe, on audio out of `background`.
+    Beside it, always, what the background alone would give to the probe: on audio out of `background`, and on the
+    frozen encoder. A tuned encoder is not tuned again on the background, and may make more of it than the probe does.
+    With `swap`, also what the model itself makes of the test's clips when the background of a clip that it was trained
+    on, of another group and another label, is mixed into each (Stowell et al. 2019): what rests on the background
+    is led astray.
 
     Parameters
     ----------
@@ -137,8 +161,9 @@ def cross_validate(
         ``class_number``.
     hparams : mapping
         ``encoder`` (in which ``{fold}`` stands for the fold's name, where each has one of its own), ``untrained``,
-        ``seed``, ``label``, ``classes``, ``background`` (a transform for `audio_dataset`), ``probe``, ``adaptation``
-        (None: frozen), and for tuning what `tune_fold` takes.
+        ``seed``, ``label``, ``classes``, ``background`` (a transform for `audio_dataset`), ``swap`` (None, or
+        `lobes.dataio.background.BackgroundSwap`, which gets the fold's training clips and ``background`` as its
+        filter), ``probe``, ``adaptation`` (None: frozen), and for tuning what `tune_fold` takes.
     run_opts : RunOptions
         From `start_experiment`.
     folds : mapping
@@ -146,30 +171,47 @@ def cross_validate(
 
     Returns
     -------
-    tuple of list, dict and list
-        The decisions of all folds, what they cost, and those on background alone.
+    tuple of list, dict and dict
+        The decisions of all folds, what they cost, and the decisions of the controls: ``background`` and, with
+        ``swap``, ``swapped``.
     """
     # Features, as long as the encoder is the same.
     known: dict[str, dict[str, Tensor]] = {"calls": {}, "background": {}}
     outcomes: list[tuple[list[Decision], dict[str, Any]]] = []
-    backgrounds: list[tuple[list[Decision], dict[str, Any]]] = []
+    controls: dict[str, list[Decision]] = defaultdict(list)
     for name, fold in folds.items():
         source = hparams["encoder"].format(fold=name)
         encoder: Any = load_encoder(source, untrained=hparams["untrained"], seed=hparams["seed"])
         if source != hparams["encoder"]:
             known = {"calls": {}, "background": {}}
-        for kind, transform in (("background", hparams["background"]), ("calls", None)):
-            train, test = (_clips(hparams, fold[split], encoder.sample_rate, transform) for split in ("train", "test"))
-            if kind == "calls" and hparams["adaptation"] is not None:
-                tuned = {**hparams, "class_weights": class_weights(train, hparams["label"], hparams["classes"])}
-                hparams["adaptation"]().apply(encoder)
-                folder = Path(hparams["output_folder"]) / "folds" / name
-                found = tune_fold(brain_class, tuned, run_opts, folder, encoder, len(hparams["classes"]), train, test)
-            else:
-                probe, device = hparams["probe"](), run_opts["device"]
-                found = probe_fold(encoder, probe, train, test, hparams["label"], device, known=known[kind])
-            (outcomes if kind == "calls" else backgrounds).append(found)
-    return *all_folds(outcomes), all_folds(backgrounds)[0]
+        clips = partial(_clips, hparams, sample_rate=encoder.sample_rate)
+        probe = partial(_probe, hparams, encoder, run_opts["device"])
+        train, test = (clips(fold[split], transform=hparams["background"]) for split in ("train", "test"))
+        controls["background"] += probe(train, test, known["background"])[0]
+        train, *tests = clips(fold["train"]), clips(fold["test"])
+        if hparams.get("swap") is not None:
+            differs = ("group", hparams["label"])
+            swap = hparams["swap"](fold["train"], differs=differs, filter=hparams["background"])
+            tests.append(clips(fold["test"], transform=swap))
+        if hparams["adaptation"] is not None:
+            tuned = {**hparams, "class_weights": class_weights(train, hparams["label"], hparams["classes"])}
+            hparams["adaptation"]().apply(encoder)
+            folder = Path(hparams["output_folder"]) / "folds" / name
+            found, cost = _tune(brain_class, tuned, run_opts, folder, encoder, len(hparams["classes"]), train, tests)
+        else:
+            decisions, cost = probe(train, tests[0], known["calls"])
+            trained = {clip: known["calls"][clip] for clip in train.data_ids}  # not those of the test, which are mixed
+            found = [decisions, *(probe(clips(fold["train"]), test, dict(trained))[0] for test in tests[1:])]
+        outcomes.append((found[0], cost))
+        if len(found) > 1:
+            controls["swapped"] += found[1]
+    return *all_folds(outcomes), dict(controls)
+
+
+def _probe(
+    hparams: Mapping[str, Any], encoder: nn.Module, device: Any, train: AudioDataset, test: AudioDataset, known: Any
+) -> tuple[list[Decision], dict[str, Any]]:
+    return probe_fold(encoder, hparams["probe"](), train, test, hparams["label"], device, known=known)
 
 
 def class_weights(dataset: AudioDataset, label: str, classes: Sequence[str]) -> Tensor:
@@ -179,7 +221,7 @@ def class_weights(dataset: AudioDataset, label: str, classes: Sequence[str]) -> 
     return len(labels) / ((counts > 0).sum() * counts.clamp(min=1))
 
 
-def _clips(hparams: Mapping[str, Any], manifest: Path, sample_rate: int, transform: Any) -> AudioDataset:
+def _clips(hparams: Mapping[str, Any], manifest: Path, *, sample_rate: int, transform: Any = None) -> AudioDataset:
     keys = ("id", "sig", "group", hparams["label"], "class_number")
     labels = {"class_number": (hparams["label"], hparams["classes"].index)}
     return audio_dataset(read_manifest(manifest), sample_rate, keys, labels=labels, transform=transform)
@@ -189,28 +231,38 @@ def save_folds(
     hparams: Mapping[str, Any],
     decisions: list[Decision],
     cost: Mapping[str, Any],
-    backgrounds: list[Decision],
+    controls: Mapping[str, list[Decision]],
     manifests: Mapping[str, Path],
 ) -> None:
-    """Write ``result.json``, and print its figure with that of the background alone: on the main process.
+    """Write ``result.json`` and the confusion matrix, and print the figure with those of the controls: on one process.
 
-    The metric is unweighted average recall or, where ``hparams["positive"]`` names one of two classes, the AUC.
+    The metric is unweighted average recall or, where ``hparams["positive"]`` names one of two classes, the AUC. Each
+    control of `cross_validate` is in ``other_metrics`` as ``<control>_value``, ``_low`` and ``_high``.
     """
     positive = hparams["positive"]
     metric = auc if positive else uar
-    alone = bootstrap_interval(decision_records(backgrounds, positive), metric)
+    found = {name: bootstrap_interval(decision_records(made, positive), metric) for name, made in controls.items()}
+    targets, predictions = ([getattr(made, of) for made in decisions] for of in ("target", "prediction"))
+    write_confusion(hparams["output_folder"], targets, predictions, hparams["classes"])
     result = write_result(
         hparams["output_folder"],
         task=hparams["task"],
         system=hparams["name"],
         metric=metric,
         records=decision_records(decisions, positive),
-        other_metrics={f"background_{name}": getattr(alone, name) for name in ("value", "low", "high")},
+        other_metrics={
+            f"{name}_{edge}": getattr(interval, edge)
+            for name, interval in found.items()
+            for edge in ("value", "low", "high")
+        },
         seed=hparams["seed"],
         data=manifests,
         data_name=hparams["data_name"],
         **cost,
     )
-    found = result["metric"]
-    print(f"{metric.name} {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]", end="; ")
-    print(f"of the background alone {alone.value:.3f} [{alone.low:.3f}, {alone.high:.3f}]")
+    ours = result["metric"]
+    print(f"{metric.name} {ours['value']:.3f} [{ours['low']:.3f}, {ours['high']:.3f}]", end="")
+    said = {"background": "of the background alone", "swapped": "with another background mixed in"}
+    for name, interval in found.items():
+        print(f"; {said[name]} {interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]", end="")
+    print()

@@ -9,13 +9,13 @@ from speechbrain import Stage
 
 from lobes.dataio import AudioDataset
 from lobes.distillation import DistillationObjective
-from lobes.evaluation import ratio_metric, write_result
+from lobes.evaluation import masked_accuracy, write_result
 from lobes.export import ModelCard, save_encoder
 from lobes.objectives import ObjectiveOutput, SSLModel
 from lobes.training.brain import Brain
 from lobes.training.costs import costs
 
-MASKED_ACCURACY = ratio_metric("masked accuracy", "correct", "predictions", higher_is_better=True)
+MASKED_ACCURACY = masked_accuracy
 
 
 class PretrainingBrain(Brain):

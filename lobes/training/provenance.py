@@ -19,12 +19,13 @@ def git_diff(folder: Path) -> str:
 
 
 def describe_environment(folder: Path) -> str:
-    """Text for `env.log`: command, machine, Python, commit and the versions of all installed packages."""
+    """Text for `env.log`: command, folder, machine, Python, commit and the versions of all installed packages."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     packages = {(dist.metadata["Name"] or "?", dist.version) for dist in importlib.metadata.distributions()}
     state = git_state(folder)
     lines = [
         f"command: {' '.join(sys.argv)}",
+        f"folder: {Path.cwd()}",
         f"python: {sys.version.split()[0]}",
         f"platform: {platform.platform()}",
         f"gpus: {', '.join(gpus) or 'none'}",

@@ -174,7 +174,8 @@ def merge(
 ) -> None:
     """Merge a mapping into another in place.
 
-    An untagged mapping is merged key by key into what is there, which keeps its tag; anything else replaces it. A key
+    An untagged mapping is merged key by key into what is there, which keeps its tag; anything else replaces it, but
+    that nothing (``--key=``) leaves an empty text empty, where None would be the word None in what refers to it. A key
     must exist already, unless it is listed in `adds` or is an argument of a call, whose signature is checked later.
 
     Parameters
@@ -211,7 +212,7 @@ def merge(
                 adds = [*adds, *(f"{full}.{below}" for below in value)]
             tree[key] = _as_mapping(tree[key], full, source)
             merge(tree[key], value, source, adds, full)
-        else:
+        elif value is not None or tree.get(key) != "":
             _check_kind(tree.get(key), value, full, source)
             tree[key] = value
 

@@ -28,6 +28,7 @@ from lobes.adapters import (
     PrefixTuning,
     active_adapter,
     adaptations,
+    adapter_macs,
     merge_adapter,
     remove_adapter,
     set_active,
@@ -54,6 +55,16 @@ def test_it_begins_as_the_pretrained_encoder(encoder, method):
     assert torch.equal(before.valid, after.valid)
     if encoder in ("sdpa", "summary"):
         assert adapted(encoder, method).macs(2.0) == origin.macs(2.0)
+
+
+@pytest.mark.parametrize("encoder", ["sdpa", "wrapper"])
+@pytest.mark.parametrize("method", METHODS)
+def test_what_every_method_adds_can_be_counted(encoder, method):
+    module = adapted(encoder, method)
+    trains = {name: p.requires_grad for name, p in module.named_parameters()}
+    added = adapter_macs(module, min(0.5, METHODS[method].max_seconds))
+    assert (added == 0) == (METHODS[method].mergeable or method == "onto"), added
+    assert {name: p.requires_grad for name, p in module.named_parameters()} == trains
 
 
 @each

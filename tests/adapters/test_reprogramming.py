@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from adapter_cases import Wrapper, adapted, batch, disturb, hear, own, pretrained, same
 
-from lobes.adapters import LabelMapping, LoRA, Reprogramming, trainable_share
+from lobes.adapters import LabelMapping, LoRA, Reprogramming, adapter_macs, trainable_share
 from lobes.encoders import EfficientNetV2, EncoderOutput, LogMel, LogMelEncoder
 from lobes.errors import ConfigError, DataError
 from lobes.mixers import SummaryMixing
+from lobes.training import costs
 
 
 def delta(module) -> torch.Tensor:
@@ -128,3 +131,10 @@ def test_labels_are_mapped_many_to_one():
     for options in ({"per_target": 4}, {"n_target": 12}, {"n_target": 0}):
         with pytest.raises(ConfigError, match="expected no more than n_source = 11"):
             LabelMapping(**{"n_source": 11, "n_target": 3, **options})
+
+
+@pytest.mark.parametrize(("seconds", "heard"), [(0.6, 0.47), (20.0, 10.0)])
+def test_a_run_costs_what_the_longest_clip_does(seconds, heard):
+    encoder = Reprogramming(seconds=seconds, place="around", offset=0.13).apply(pretrained("sdpa"))
+    found = costs(SimpleNamespace(modules=encoder, audio_seconds=0.0, wall_seconds=0.0), encoder)["macs_per_second"]
+    assert found * heard == pytest.approx(encoder.macs(heard) + adapter_macs(encoder, heard)) and found > 0

@@ -93,9 +93,9 @@ def test_groups_that_are_held_out_are_in_no_split(tmp_path):
         return {name: set(read_manifest(path).groups) for name, path in parts.items()}
 
     everyone = {"S0", "S1", "S2", "S3"}
-    for held_out in ("S1", ["S1"], "S1,S3", ""):
+    for held_out in ("S1", ["S1"], "S1,S3", "", None):
         found = groups(held_out)
-        names = set(held_out.split(",") if isinstance(held_out, str) else held_out) - {""}
+        names = set(held_out.split(",") if isinstance(held_out, str) else held_out or ()) - {""}
         assert found["train"] | found["valid"] == everyone - names and not found["train"] & found["valid"]
     with pytest.raises(DataError, match="held_out names 'S9'.*S0, S1, S2, S3"):
         groups("S9")

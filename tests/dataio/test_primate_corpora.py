@@ -330,6 +330,43 @@ def test_own_recordings_with_own_annotations(tmp_path, tone):
         prepare_annotated_folder(folder, tmp_path / "save", **options, classes=["hornbill"])
 
 
+def test_recordings_without_annotations_are_silent_or_left_out(tmp_path, tone):
+    folder = tmp_path / "field"
+    for name in ("S1/call", "S1/header", "S2/blank", "S2/other", "S3/none", "S3/broken", "S3/late"):
+        tone(folder / f"{name}.wav", 10.0, 8000)
+    header = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tCall type\n"
+    row = "1\tSpectrogram 1\t1\t{}\t{}\t{}\n"
+    (folder / "S1" / "call.Table.1.selections.txt").write_text(header + row.format(1, 4, "duet"))
+    (folder / "S1" / "header.Table.1.selections.txt").write_text(header)
+    (folder / "S2" / "blank.txt").write_text("")  # as of Audacity
+    (folder / "S2" / "other.Table.1.selections.txt").write_text(header + row.format(1, 2, "argus"))
+    (folder / "S3" / "broken.Table.1.selections.txt").write_text(header + row.format(1, "two", "duet"))
+    (folder / "S3" / "late.Table.1.selections.txt").write_text(header + row.format(30, 31, "duet"))
+    (folder / "gone.Table.1.selections.txt").write_text(header)
+    options = {"group": "parent", "classes": ["duet"]}
+
+    def prepared(**more):
+        path = prepare_annotated_folder(folder, tmp_path / "save", **options, **more)["all"]
+        rows = {row["recording"]: (row["call_type"], row["stop"]) for row in read_manifest(path).rows}
+        return rows, {entry["file"]: entry["reason"] for entry in read_manifest(path).meta["skipped"]}
+
+    call = {"S1/call.wav": ("duet", 4.0)}
+    rows, skipped = prepared()
+    assert rows == call and "is named by no annotation table" in skipped["S3/none.wav"]
+    silent = {f"{name}.wav": ("background", 1.0) for name in ("S1/header", "S2/blank", "S2/other")}
+    rows, skipped = prepared(silence="background")
+    assert rows == {**call, **silent} and "S3/none.wav" in skipped
+    assert "holds no annotation" in skipped[str(folder / "gone.Table.1.selections.txt")]
+    assert any("line 2" in reason for reason in skipped.values()) and any("30-31 s" in r for r in skipped.values())
+    rows, skipped = prepared(silence="background", unannotated="silence", min_seconds=2.0)
+    silent = dict.fromkeys([*silent, "S3/none.wav"], ("background", 2.0))
+    assert rows == {**call, **silent} and "S3/none.wav" not in skipped
+    with pytest.raises(ConfigError, match="unannotated is 'silence' and silence is None: expected a label"):
+        prepared(unannotated="silence")
+    with pytest.raises(ConfigError, match="unannotated is 'ignore': expected one of skip, silence"):
+        prepared(unannotated="ignore")
+
+
 def test_corpora_are_prepared_once_and_wrong_folders_named(danum, siamang, tmp_path):
     for prepare, folder in ((prepare_danum_clips, danum), (prepare_siamang, siamang)):
         path = prepare(folder, tmp_path / "save" / folder.name)["all"]

@@ -202,7 +202,7 @@ def test_one_file_and_one_channel(detector_folder, recordings, tmp_path):
     table = read_annotations(tmp_path / "out" / "raven" / "S11_20180312_235950.Table.1.selections.txt")
     assert {a.channel for a in table} == {1}
     assert rows(tmp_path / "out" / "files.csv")[0]["recorder"] == "S11"
-    with pytest.raises(DataError, match="none of 1 files.*no channel 2"):
+    with pytest.raises(DataError, match="none of 1 files.*no channel 3: it has 2, counted from 1"):
         detect_folder(detector_folder, file, tmp_path / "out", DetectionOptions(channel=2))
 
 

@@ -17,9 +17,11 @@ from lobes.dataio.annotations import Annotation
 from lobes.detection import (
     Detector,
     detect_recording,
+    detect_under,
     detector_checksum,
     frame_loss,
     frame_targets,
+    lenient,
     load_detector,
     save_detector,
     score_recording,
@@ -61,6 +63,16 @@ def test_a_detector_is_tuned_on_recordings(detector, tmp_path):
     points = tune_detector(shifted, truth, files, thresholds=[0.05, 0.2, 0.5, 0.8, 0.95], low_ratios=[0.7])
     assert f1(shifted) > max(before, 0.9) and len(points) == 10
     assert shifted.rules["whoop"].high < shifted.rules["hoot"].high and shifted.rules["whoop"].min_duration == 0.2
+
+
+def test_lenient_rules_find_more_of_which_the_strict_ones_are_those_with_high_scores(detector, tmp_path):
+    files = [write_recording(tmp_path / f"{k}.wav", 48.0, random_calls(48.0, seed=30 + k)) for k in range(2)]
+    strict = {name: EventRule(0.95, low=0.3, min_duration=0.2) for name in SWEEPS}
+    found, more = detect_under(detector, [*files, tmp_path / "gone.wav"], [strict, lenient(strict)])
+    assert list(found) == list(more) == files, "what cannot be read is left out"
+    for file in files:
+        assert found[file] == [event for event in more[file] if event.score >= 0.95]
+    assert sum(map(len, more.values())) > sum(map(len, found.values())) > 0
 
 
 @pytest.mark.parametrize(("rate", "channels", "suffix"), [(16000, 1, "wav"), (44100, 2, "flac"), (96000, 2, "wav")])

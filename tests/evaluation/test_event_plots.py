@@ -17,6 +17,8 @@ from lobes.evaluation.event_plots import (
     embedding_figure,
     embedding_map,
     precision_recall_figure,
+    write_confusion,
+    write_precision_recall,
 )
 from lobes.evaluation.plots import inline_svg, save_figure
 
@@ -52,7 +54,7 @@ def test_confusions_are_counts():
     assert [text for text in written if text.isdigit()] == ["7", "1", "2", "0", "5", "0", "3", "4"]
     assert {"duet", "argus", "missed", "nothing"} <= set(written)
     with pytest.raises(DataError, match="counts"):
-        confusion_figure([[1, 2], [3, 4]], ["duet", "argus"])
+        confusion_figure([[1]], ["duet", "argus"])
 
 
 def test_activity_tells_silence_from_no_recording():
@@ -104,3 +106,24 @@ def test_a_map_of_almost_nothing():
         embedding_map(np.ones((2, 4)))
     with pytest.raises(ConfigError, match="umap"):
         embedding_map(np.ones((5, 4)), "umap")
+
+
+def test_what_clips_were_taken_for_is_a_table_and_a_figure(tmp_path):
+    targets, predictions = ["duet"] * 3 + ["argus"], ["duet", "duet", "argus", "argus"]
+    write_confusion(tmp_path / "run", targets, predictions, ["duet", "argus", "noise"])
+    table = (tmp_path / "run" / "confusion.csv").read_text().splitlines()
+    assert table == ["annotated as,duet,argus,noise", "duet,2,1,0", "argus,0,1,0", "noise,0,0,0"]
+    svg = (tmp_path / "run" / "confusion.svg").read_text()
+    assert ">taken for<" in svg and ">missed<" not in svg
+
+
+def test_the_threshold_is_a_dot_on_the_curve(tmp_path):
+    scored = [("a", 0.9, 1, 1), ("a", 0.6, 1, 0), ("a", 0.4, 1, 1), ("a", 0.0, 0, 1), ("b", 0.8, 1, 0)]
+    records = [
+        {"id": str(n), "group": "g", "label": label, "score": score, "detected": detected, "annotated": annotated}
+        for n, (label, score, detected, annotated) in enumerate(scored)
+    ]
+    write_precision_recall(tmp_path, records, {"a": 0.5, "b": 0.5})
+    rows = (tmp_path / "precision_recall.csv").read_text().splitlines()
+    assert rows == ["label,score,recall,precision", "a,0.9,0.3333,1", "a,0.6,0.3333,0.5", "a,0.4,0.6667,0.6667"]
+    assert (tmp_path / "precision_recall.svg").stat().st_size > 2000

@@ -12,7 +12,7 @@ import torchaudio
 
 from lobes.encoders import HuggingFaceEncoder, LogMel, PictureTransformer, TorchaudioEncoder, VGGish
 from lobes.errors import CheckpointError, ConfigError
-from lobes.export import load_encoder, save_encoder, save_hf
+from lobes.export import encoder_text, load_encoder, save_encoder, save_hf
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 HUBERT = {**SIZES, "conv_dim": [8] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
@@ -43,6 +43,15 @@ def test_a_folder_of_hugging_face(hubert):
     expected = HuggingFaceEncoder(hubert).eval()(*WAVE).frames
     for source in (hubert, str(hubert), f"hf:{hubert}"):
         assert torch.equal(load_encoder(source)(*WAVE).frames, expected)
+
+
+def test_one_from_elsewhere_is_saved_by_what_it_says_itself(hubert, tmp_path):
+    for source in (hubert, f"hf:{hubert}", save_hf("logmel", tmp_path / "ours"), "logmel"):
+        encoder = load_encoder(source)
+        saved = save_encoder(encoder, tmp_path / "saved", encoder_text(source, encoder))
+        assert torch.equal(load_encoder(saved)(*WAVE).frames, encoder(*WAVE).frames)
+    with pytest.raises(CheckpointError, match="no folder with hyperparams.yaml"):
+        encoder_text(tmp_path / "encoder.onnx", encoder)
 
 
 def test_an_id_of_the_hub_that_is_in_the_cache(hubert, tmp_path, monkeypatch):

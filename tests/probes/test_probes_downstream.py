@@ -6,6 +6,7 @@ import pytest
 import soundfile
 import torch
 
+from lobes.adapters import IA3, LayerNormTuning
 from lobes.dataio import audio_dataset, collate, write_manifest
 from lobes.encoders import Encoder, LogMel, StackingStem
 from lobes.mixers import SummaryMixing
@@ -65,6 +66,20 @@ def test_a_frozen_encoder_is_not_trained(encoder):
     tuned = Downstream(encoder, model.probe, frozen=False)
     groups = tuned.parameter_groups(0.1)
     assert groups[1]["lr"] == 0.1 and len(groups[1]["params"]) == len(list(encoder.parameters()))
+
+
+@pytest.mark.parametrize("method", [IA3, LayerNormTuning])
+def test_weight_decay_does_not_pull_what_is_tuned_away_from_the_pretrained_encoder(encoder, method):
+    model = Downstream(method().apply(encoder), Probe(encoder.layer_dims, LinearHead(DIM, 3)), frozen=None)
+    optimizer = torch.optim.AdamW(model.parameter_groups(0.1), lr=0.1, weight_decay=0.5)
+    tuned = {name: p for name, p in model.encoder.named_parameters() if p.requires_grad}
+    before = {name: p.detach().clone() for name, p in tuned.items()}
+    head = model.probe.head.output.weight.detach().clone()
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert tuned and all(torch.equal(p, before[name]) for name, p in tuned.items())
+    assert torch.allclose(model.probe.head.output.weight, 0.95 * head), "the head keeps the optimiser's"
 
 
 def test_pooled_features_are_standardised_and_single_ones_do_not_fail():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pytest
 import soundfile
@@ -25,6 +27,32 @@ def test_calls_are_told_apart_at_a_recorder_that_was_not_heard(danum, tmp_path):
     assert other["background_value"] < 0.6, "a hum tells the recorder, not the call; chance is 1/3"
     rows = read_manifest(tmp_path / "run" / "folds" / "S11" / "train.csv").rows
     assert {row["group"] for row in rows} == {"S10", "S12"}
+    with open(tmp_path / "run" / "confusion.csv", encoding="utf-8") as file:
+        (corner, *classes), *table = csv.reader(file)
+    assert classes == [name for name, *_ in table] == ["duet", "long.argus", "noise"]
+    assert [sum(map(int, counts)) for _, *counts in table] == [18, 18, 18]
+    right = sum(int(counts[place]) for place, (_, *counts) in enumerate(table))
+    assert right / 54 == pytest.approx(metric["value"]), "of as many clips of each"
+    assert (tmp_path / "run" / "confusion.svg").stat().st_size > 2000
+
+
+SWAP = "--swap=!name:lobes.dataio.background.BackgroundSwap {snr_db: -10.0}"
+
+
+@pytest.mark.parametrize("leaks", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_backgrounds_of_others_lead_astray_what_rests_on_them(danum, tmp_path, leaks):
+    given = (f"--data_folder={danum(leaks=leaks)}", LOGMEL, CLASSES, "--probe.strengths=[0.1]")
+    plain = train("Gibbons/call_type", tmp_path / "plain", *given)
+    result = train("Gibbons/call_type", tmp_path / "run", *given, SWAP)
+    other = result["other_metrics"]
+    assert result["records"] == plain["records"], "the model and its test stay what they were"
+    assert other["background_value"] == plain["other_metrics"]["background_value"]
+    assert "swapped_value" not in plain["other_metrics"]
+    if leaks:
+        assert result["metric"]["value"] > 0.9 and other["swapped_value"] < 0.4
+    else:
+        assert other["swapped_low"] <= other["swapped_value"] <= result["metric"]["value"]
+        assert other["swapped_value"] > 0.6
 
 
 @pytest.mark.slow
@@ -80,10 +108,11 @@ def test_skipped_clips_are_listed(danum, tmp_path):
 @pytest.mark.parametrize("method", ["LoRA(rank=2)", pytest.param("FullFineTuning()", marks=pytest.mark.slow)])
 def test_one_switch_chooses_how_the_encoder_is_tuned(danum, tmp_path, method):
     name, options = method.rstrip(")").split("(")
+    swap = SWAP if name == "LoRA" else "--swap=null"
     tag = f"--adaptation=!name:lobes.adapters.{name}" + (f" {{{options.replace('=', ': ')}}}" if options else "")
     folder = untrained_encoder(tmp_path / "encoder", dim=32, depth=1)
     given = (f"--data_folder={danum(kinds=('duet', 'noise'), clips=2)}", f"--encoder={folder}", "--untrained=True")
-    given += ("--classes=[duet, noise]", "--epochs=2", "--train_loader.batch_seconds=4", tag)
+    given += ("--classes=[duet, noise]", "--epochs=2", "--train_loader.batch_seconds=4", tag, swap)
     result = train("Gibbons/call_type", tmp_path / "run", *given, hparams="tune.yaml")
     encoder = load_encoder(folder, untrained=True)
     own = sum(p.numel() for p in encoder.parameters())
@@ -94,3 +123,4 @@ def test_one_switch_chooses_how_the_encoder_is_tuned(danum, tmp_path, method):
     else:
         assert head < trained < 0.3 * own
     assert result["metric"]["n_items"] == 12 and result["other_metrics"]["background_value"] is not None
+    assert ("swapped_value" in result["other_metrics"]) == (name == "LoRA")

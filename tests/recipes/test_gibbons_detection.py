@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
@@ -74,6 +77,15 @@ def test_calls_are_found_elsewhere_at_every_level(run):
     assert len(of_level) == 8 and other["f1_10"] == pytest.approx(event_f1(of_level))
 
 
+def test_what_other_thresholds_would_give_is_written(run):
+    folder, result = run
+    with open(folder / "precision_recall.csv", encoding="utf-8") as file:
+        rows = [{name: float(row[name]) for name in ("score", "recall", "precision")} for row in csv.DictReader(file)]
+    scores, recalls = ([row[name] for row in rows] for name in ("score", "recall"))
+    assert scores == sorted(scores, reverse=True) and recalls == sorted(recalls) and recalls[-1] > 0.7
+    assert "duet, AP " in (folder / "precision_recall.svg").read_text()
+
+
 def test_no_recorder_is_on_two_sides_and_a_scene_is_the_same_at_every_level(run):
     parts = {name: read_manifest(run[0] / "manifests" / f"{name}.csv") for name in ("train", "valid", "test")}
     assert not set(parts["train"].groups) & set(parts["valid"].groups)
@@ -116,6 +128,18 @@ def own_recordings(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def hubert(tmp_path_factory):
+    """A folder as of the hub, of a tiny HuBERT with random weights."""
+    from transformers import HubertConfig, HubertModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    convolutions = {"conv_dim": [8] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+    folder = tmp_path_factory.mktemp("hubert")
+    HubertModel(HubertConfig(**sizes, **convolutions)).save_pretrained(folder)
+    return folder
+
+
 def test_recordings_of_ones_own_with_raven_tables(own_recordings, tmp_path):
     given = [
         f"--data_folder={own_recordings}",
@@ -130,6 +154,26 @@ def test_recordings_of_ones_own_with_raven_tables(own_recordings, tmp_path):
     assert load_detector(tmp_path / "run" / "model").events == ["great call"]
 
 
+def test_what_is_found_in_silent_recordings_is_a_false_alarm(own_recordings, tmp_path):
+    """A call that nobody annotated, in a recording with an empty table, and in one without any table."""
+    folder, noise = shutil.copytree(own_recordings, tmp_path / "own"), np.random.default_rng(2)
+    for number in range(5):
+        for name in ("silent", "unheard"):
+            sound = 0.02 * noise.standard_normal(24 * RATE)
+            sound[5 * RATE : 5 * RATE + 40000] += whistle(noise, 300.0)
+            soundfile.write(folder / f"site{number}" / f"{name}.wav", sound, RATE)
+        write_annotations(folder / f"site{number}" / "silent.Table.1.selections.txt", [])
+    given = [f"--data_folder={folder}", "--classes=[great call]", "--prepare.shares.test=0.4", *SMALL[:2], *SMALL[6:]]
+    result = train("Gibbons/detection", tmp_path / "run", *given, hparams="own.yaml")
+    silent = [record for record in result["records"] if record["recording"].endswith("silent.wav")]
+    assert len(silent) == len(result["records"]) / 2 >= 1
+    assert sum(record["false_positives"] for record in silent) > 0 == sum(record["true_positives"] for record in silent)
+    with open(tmp_path / "run" / "manifests" / "whole" / "skipped.csv", encoding="utf-8") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == [f"site{number}/unheard.wav" for number in range(5)]
+    windows = read_manifest(tmp_path / "run" / "windows" / "train.csv").rows
+    assert sum("/silent.wav" in row["wav"] for row in windows) == sum("/a.wav" in row["wav"] for row in windows)
+
+
 def test_an_encoder_is_tuned_and_its_adapter_merged(own_recordings, tmp_path):
     given = [f"--data_folder={own_recordings}", "--classes=[great call]", "--encoder=sm-tiny", "--epochs=1"]
     given.append("--prepare.shares.test=0.4")
@@ -139,6 +183,16 @@ def test_an_encoder_is_tuned_and_its_adapter_merged(own_recordings, tmp_path):
     total = sum(p.numel() for p in detector.model.encoder.parameters())
     assert 0 < result["cost"]["parameters_trained"] < 0.2 * total
     assert not [name for name, _ in detector.named_parameters() if "adapters" in name]
+
+
+@pytest.mark.parametrize("adaptation", [(), ("--adaptation=!name:lobes.adapters.LoRA {rank: 2}",)])
+def test_an_encoder_from_elsewhere_becomes_part_of_the_detector(own_recordings, hubert, tmp_path, adaptation):
+    given = [f"--data_folder={own_recordings}", "--classes=[great call]", f"--encoder={hubert}", "--epochs=1"]
+    given += ["--prepare.shares.test=0.4", "--window=4.0", *adaptation]
+    result = train("Gibbons/detection", tmp_path / "run", *given, hparams="own.yaml")
+    assert result["metric"]["name"] == "event_f1"
+    detector = load_detector(tmp_path / "run" / "model")
+    assert type(detector.model.encoder).__name__ == "HuggingFaceEncoder"
 
 
 def test_what_cannot_work_is_said_before_training(own_recordings, tmp_path):

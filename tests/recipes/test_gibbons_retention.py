@@ -104,13 +104,26 @@ def test_what_is_lost_is_measured(tuned, pretrained, fsdd_folder, tmp_path, monk
     assert float(held["cka_speech"]) > float(full_tuned["cka_speech"])
     assert float(full_tuned["effective_rank"]) > 1 and float(full_tuned["trainable_share"]) > 0.9
     assert "| full |" in capsys.readouterr().out and (tmp_path / "out" / "retention.svg").stat().st_size > 5000
-    saved = retention.json.loads((tmp_path / "out" / "full-1.json").read_text())
+    saved = retention.json.loads((tmp_path / "out" / "Danum-call-type-full-1.json").read_text())
     curve = saved["folds"][0]["curve"]
     assert [point["share"] for point in curve] == [0, 0.25, 0.5, 0.75, 1]
     assert all(0 <= point["digits"] <= 1 and 0 <= point["calls"] <= 1 for point in curve)
-    # What was measured is not measured again.
-    monkeypatch.setattr(retention, "measure", None)
+    assert (tmp_path / "out" / "curve.svg").stat().st_size > 5000
+    with (tmp_path / "out" / "layers.csv").open(encoding="utf-8") as stream:
+        layers = list(csv.DictReader(stream))
+    assert [row["layer"] for row in layers if row["system"] == "full"] == ["0", "1", "2"]
+    assert float(layers[-1]["cka_speech"]) == pytest.approx(float(held["cka_speech"]), abs=1e-3)
+    # What was measured is measured again only where it is not what is asked for.
+    measured = []
+    monkeypatch.setattr(retention, "measure", lambda folder, *given: measured.append(folder.name) or saved)
     retention.main()
+    assert not measured
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--curve", "full", "held"])
+    retention.main()
+    assert measured == ["held"]
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--takes", "2"])
+    retention.main()
+    assert measured == ["held", "probe", "full", "held"]
 
 
 def test_all_methods_on_one_encoder_go_on_where_they_were_stopped(

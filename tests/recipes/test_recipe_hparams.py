@@ -76,6 +76,14 @@ def test_file_fits_the_library(path):
     assert len(lines) <= 120 and lines[0].startswith("# "), "short, and headed by what it is for"
 
 
+@pytest.mark.parametrize("given", ["held_out: ", "held_out: S11", ""], ids=["empty", "one", "not given"])
+@pytest.mark.parametrize("name", ["tiny.yaml", "base.yaml"])
+def test_nothing_held_out_is_no_part_of_the_folder(name, given):
+    overrides = f"data_folder: /recordings\n{given}"  # as `--held_out=` reaches a recipe
+    folder = Path(HparamsFile(RECIPES / "Gibbons" / "SSL" / "hparams" / name, overrides).get("output_folder"))
+    assert folder.parts[2:] == (("S11", "1") if "S11" in given else ("1",))
+
+
 def test_no_two_files_of_a_recipe_share_an_output_folder():
     for recipe in {recipe_of(path) for path in FILES}:
         folders = [given(path).get("output_folder") for path in FILES if recipe_of(path) == recipe]

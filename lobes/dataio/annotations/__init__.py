@@ -5,7 +5,13 @@ from __future__ import annotations
 from lobes.dataio.annotations.annotation import Annotation, AnnotationTable, Problem
 from lobes.dataio.annotations.files import read_annotations, write_annotations
 from lobes.dataio.annotations.raven import in_sequence
-from lobes.dataio.annotations.recordings import check_annotations, load_annotations, raven_name, recording_stem
+from lobes.dataio.annotations.recordings import (
+    check_annotations,
+    load_annotations,
+    load_tables,
+    raven_name,
+    recording_stem,
+)
 
 __all__ = [
     "Annotation",
@@ -14,6 +20,7 @@ __all__ = [
     "check_annotations",
     "in_sequence",
     "load_annotations",
+    "load_tables",
     "raven_name",
     "read_annotations",
     "recording_stem",

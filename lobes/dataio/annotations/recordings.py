@@ -9,9 +9,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple
 
 from lobes.dataio.annotations.annotation import Annotation, Problem
 from lobes.dataio.annotations.files import check_format, read_annotations
+from lobes.dataio.annotations.text import read_lines
 from lobes.dataio.audio import AudioError, AudioInfo, audio_info
 from lobes.dataio.scan import AUDIO_SUFFIXES, find_audio
 from lobes.errors import DataError, LobesError
@@ -47,7 +49,12 @@ def check_annotations(
         it), no or a negative duration, a beginning after the file's end, an empty band; and what was kept, but cut at
         the file's end or without the channel that the file does not have.
     """
-    find = _finder(audio)
+    return _checked(annotations, _finder(audio))
+
+
+def _checked(
+    annotations: Iterable[Annotation], find: _Folder | _Named | _Single
+) -> tuple[list[Annotation], list[Problem]]:
     info_of: dict[Path, AudioInfo | str] = {}
     kept: list[Annotation] = []
     problems: list[Problem] = []
@@ -70,6 +77,17 @@ def check_annotations(
         problems += [Problem(str(found), annotation, reason, kept=True) for reason in reasons]
     problems += [Problem(file, None, f"{reason}; {count} annotations") for (file, reason), count in lost.items()]
     return kept, problems
+
+
+class Loaded(NamedTuple):
+    """What annotation files say of recordings, which are named by their paths."""
+
+    annotations: list[Annotation]
+    problems: list[Problem]
+    annotated: frozenset[str]
+    """Recordings of which a table says something, if only, by being empty, that nothing is there."""
+    doubtful: frozenset[str]
+    """Recordings of which a table cannot be read, or says what is impossible."""
 
 
 def load_annotations(
@@ -107,27 +125,54 @@ def load_annotations(
     ConfigError
         There is no such format.
     """
+    return load_tables(source, audio_folder, format, label_column=label_column)[:2]
+
+
+def load_tables(
+    source: str | os.PathLike[str],
+    audio_folder: str | os.PathLike[str],
+    format: str | None = None,
+    *,
+    label_column: str | None = None,
+) -> Loaded:
+    """As `load_annotations`, and tell recordings in which nothing is annotated from those that nobody annotated.
+
+    A file without a line, as Audacity writes it where there are no labels, is an empty table if it has the name of a
+    recording.
+    """
     check_format(format)
     source, folder = Path(source), Path(audio_folder)
     for name, path in (("source", source), ("audio_folder", folder)):
         if not path.exists():
             raise DataError(f"{name} is {path}, which does not exist: expected annotations and their recordings")
     tables = [source / name for name in find_audio(source, suffixes=SUFFIXES)] if source.is_dir() else [source]
+    find = _finder(folder)
     annotations: list[Annotation] = []
     problems: list[Problem] = []
+    annotated: set[str] = set()
+    doubtful: set[str] = set()
     for table in tables:
         if table.name.startswith("n_") and table.suffix == ".data":
             continue
-        try:
-            read = read_annotations(table, format, label_column=label_column)
-        except LobesError as error:
-            problems.append(Problem(str(table), None, str(error)))
-            continue
         below = table.parent.relative_to(source) if source.is_dir() else Path()
         own = (PurePosixPath(below.as_posix()) / recording_stem(table)).as_posix()
+        recording = find(own)
+        try:
+            empty = isinstance(recording, Path) and not any(line.strip() for line in read_lines(table))
+            read = [] if empty else read_annotations(table, format, label_column=label_column)
+        except LobesError as error:
+            problems.append(Problem(str(table), None, str(error)))
+            doubtful |= {str(recording)} if isinstance(recording, Path) else set()
+            continue
+        if isinstance(recording, Path) and not (read and all(annotation.file for annotation in read)):
+            annotated.add(str(recording))
+        elif not read:
+            problems.append(Problem(str(table), None, f"holds no annotation, and of its own name {recording}"))
         annotations += [a if a.file else replace(a, file=own) for a in read]
-    kept, more = check_annotations(annotations, folder)
-    return kept, problems + more
+    kept, more = _checked(annotations, find)
+    annotated |= {str(annotation.file) for annotation in kept}
+    doubtful |= {problem.file for problem in more if not problem.kept}
+    return Loaded(kept, problems + more, frozenset(annotated), frozenset(doubtful))
 
 
 def recording_stem(path: str | os.PathLike[str]) -> str:

@@ -1,7 +1,9 @@
-"""Duets of Danum Valley in the noise of its recorders, to train a detector on, and other gibbons elsewhere, to test it.
+"""Duets of Danum Valley in the noise of its recorders, to train a detector on, and gibbons of another set, to test it.
 
 Both are scenes with exact truth (`lobes.dataio.scenes`): clips of `danum_clips`, and, tested once at each level, focal
-recordings mixed into soundscapes of `borneo_sulawesi_cc0`. No recorder, site or animal is in both.
+recordings mixed into soundscapes of `borneo_sulawesi_cc0`. No clip is in both, and the recordings are of another
+collection; but Danum Valley is in Borneo, and where in Borneo and Sulawesi the others are from is not said, so that it
+cannot be ruled out that a site, or an animal, is.
 """
 
 from __future__ import annotations

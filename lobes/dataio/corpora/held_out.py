@@ -14,7 +14,7 @@ from lobes.errors import DataError
 def prepare_held_out(
     save_folder: str | os.PathLike[str],
     corpus: Callable[..., dict[str, Path]],
-    held_out: Sequence[str] | str = (),
+    held_out: Sequence[str] | str | None = (),
     valid_share: float = 0.1,
     seed: int = 0,
 ) -> dict[str, Path]:
@@ -28,7 +28,8 @@ def prepare_held_out(
         What prepares it, ``!name:lobes.dataio.corpora.prepare_danum_clips`` in a YAML.
     held_out : sequence of str
         Groups (recorders, speakers) that are in neither; one or more names, separated by commas if in one string. With
-        none, what is pretrained has heard the clips that it will be tested on, if not their labels (transductive).
+        none (None, or an empty string), what is pretrained has heard the clips that it will be tested on, if not their
+        labels (transductive).
     valid_share : float
         Share of the seconds, in whole groups, to validate on.
     seed : int
@@ -45,7 +46,7 @@ def prepare_held_out(
         The corpus has no such group, or too few are left.
     """
     whole = read_manifest(corpus(save_folder=Path(save_folder) / "whole")["all"])
-    names = [name for name in held_out.split(",") if name] if isinstance(held_out, str) else list(held_out)
+    names = [name for name in held_out.split(",") if name] if isinstance(held_out, str) else list(held_out or ())
     unknown = sorted(set(names) - set(whole.groups))
     if unknown:
         raise DataError(f"held_out names '{unknown[0]}': expected groups of the corpus, {', '.join(whole.groups)}")

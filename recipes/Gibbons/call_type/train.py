@@ -8,7 +8,8 @@
 Each recorder is tested, on all of its clips, by a model that was trained on those of the others. A frozen encoder gets
 a logistic regression on one of its layers; a tuned one (`adaptation`) is trained with a linear head. `result.json` has
 the unweighted average recall (of two classes with `positive`: the AUC) with an interval over recorders, and beside it
-what the background alone would give: the same probe, on audio without the band in which the animals call.
+what the background alone would give: a logistic regression on the frozen encoder, on audio without the band in which
+the animals call.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     hparams, run_opts = start_experiment(argv, __file__)
     manifests = on_main(hparams["prepare"])
     folds = on_main(hparams["folds"], manifests["all"], Path(hparams["output_folder"]) / "folds")
-    decisions, cost, backgrounds = cross_validate(CallType, hparams, run_opts, folds)
-    on_main(save_folds, hparams, decisions, cost, backgrounds, manifests)
+    decisions, cost, controls = cross_validate(CallType, hparams, run_opts, folds)
+    on_main(save_folds, hparams, decisions, cost, controls, manifests)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
     python detect.py model/ recordings/ --out out/ --names "{recorder}/{date}_{time}" --channel 1
 
 It needs constant memory, and can be stopped and started again: files that are done are not gone through again, unless
-the file, the model or an option has changed. Files that cannot be read are skipped and named in out/skipped.csv. What
-it writes, below --out:
+the file, the model or an option has changed; the one in which it was stopped is begun again. Files that cannot be read
+are skipped and named in out/skipped.csv. What it writes, below --out:
 
     index.html                    what was found, to look at, listen to, and mark as right or wrong
     detections.selections.txt     one selection table for Raven over all files; raven/ has one for each

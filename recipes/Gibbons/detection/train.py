@@ -6,13 +6,13 @@
     python train.py hparams/own.yaml --encoder sm-tiny --data_folder /recordings --classes '[great call]'
     python detect.py results/detector/1/model /recordings --out out/
 
-`result.json` holds F1 over events, by recording, with its interval; `model/` is the detector.
+`result.json` holds F1 over events, by recording, with its interval; `precision_recall.csv` and `.svg` what other
+thresholds would give; `model/` is the detector.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from speechbrain import Stage
@@ -21,17 +21,19 @@ from lobes.adapters import active_adapter, check_mergeable, merge_adapter
 from lobes.dataio import read_manifest
 from lobes.detection import (
     Detector,
+    by_condition,
     check_test_events,
-    detect_recordings,
+    detect_under,
     frame_loss,
+    lenient,
     recording_events,
     save_detector,
     tune_detector,
     window_dataset,
+    write_curves,
     write_windows,
 )
-from lobes.errors import DataError
-from lobes.evaluation import bootstrap_interval, event_f1, event_precision, event_recall, write_result
+from lobes.evaluation import event_f1, event_precision, event_recall, write_result
 from lobes.export import encoder_text, load_encoder
 from lobes.probes import cache_features
 from lobes.training import Brain, costs, on_main, run, start_experiment
@@ -60,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prepare, train on windows, then choose thresholds and test on whole recordings."""
     hparams, run_opts = start_experiment(argv, __file__)
     encoder = load_encoder(hparams["encoder"], untrained=hparams["untrained"], seed=hparams["seed"])
+    text = encoder_text(hparams["encoder"], encoder)
     adaptation = hparams["adaptation"]
     if adaptation is not None:
         check_mergeable(adaptation())
@@ -91,25 +94,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     brain = Detection({"model": detector.model}, optimizer, hparams, run_opts, hparams["checkpointer"])
     brain.fit(hparams["epoch_counter"], train, valid, None, hparams["train_loader"], hparams["valid_loader"])
     brain.evaluate(valid, min_key="loss", test_loader_kwargs=hparams["valid_loader"])
-    on_main(finish, hparams, brain, detector.eval(), manifests)
+    on_main(finish, hparams, brain, detector.eval(), manifests, text)
 
 
-def finish(hparams, brain, detector, manifests) -> None:
-    """Choose thresholds on the valid recordings, save the detector, test it."""
+def finish(hparams, brain, detector, manifests, text) -> None:
+    """Choose thresholds on the valid recordings, save the detector with the encoder that `text` describes, test it."""
     cost = costs(brain, detector.model.encoder)
     if active_adapter(detector.model.encoder):
         merge_adapter(detector.model.encoder)
     truth, _ = recording_events(read_manifest(manifests["valid"]), hparams["label"], detector.events)
     tune_detector(detector, truth, records=hparams["matching"])
     about = {"encoder": hparams["encoder"], "trained_on": read_manifest(manifests["train"]).meta["source"]}
-    model = save_detector(detector, Path(hparams["output_folder"]) / "model", encoder_text(hparams["encoder"]), about)
+    model = save_detector(detector, Path(hparams["output_folder"]) / "model", text, about)
     print(f"{model}: " + ", ".join(f"{name} from {rule.high:.2f}" for name, rule in detector.rules.items()))
 
     truth, rows = recording_events(read_manifest(manifests["test"]), hparams["label"], detector.events)
-    found = detect_recordings(detector, truth)
+    found, all_found = detect_under(detector, truth, [detector.rules, lenient(detector.rules)])
     names = {file: row.get("recording", file) for file, row in rows.items() if file in found}
     groups = {names[file]: rows[file]["group"] for file in names}
-    truth, found = ({names[file]: events[file] for file in names} for events in (truth, found))
+    truth, found, all_found = ({names[file]: events[file] for file in names} for events in (truth, found, all_found))
+    write_curves(hparams["output_folder"], truth, all_found, detector.rules)
     records = hparams["matching"](truth, found, detector.events, groups)
     if hparams["condition"] is not None:
         condition = {names[file]: rows[file][hparams["condition"]] for file in names}
@@ -127,20 +131,6 @@ def finish(hparams, brain, detector, manifests) -> None:
         **cost,
     )
     print(f"event F1 {result['metric']['value']:.3f} [{result['metric']['low']:.3f}, {result['metric']['high']:.3f}]")
-
-
-def by_condition(records) -> dict[str, float]:
-    """F1 for each value of the condition, with its interval where there are calls in enough groups for one."""
-    figures = {}
-    for value in dict.fromkeys(record.get("condition") for record in records):
-        chosen = [record for record in records if record.get("condition") == value]
-        if value is None or not any(record["true_positives"] + record["false_negatives"] for record in chosen):
-            continue
-        figures[f"f1_{value}"] = event_f1(chosen)
-        with suppress(DataError):
-            found = bootstrap_interval(chosen, event_f1)
-            figures |= {f"f1_{value}_low": found.low, f"f1_{value}_high": found.high}
-    return figures
 
 
 if __name__ == "__main__":

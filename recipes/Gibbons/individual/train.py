@@ -6,7 +6,7 @@
     python train.py hparams/tune.yaml --encoder sm-tiny --adaptation '!name:lobes.adapters.LoRA'
 
 Each session is tested by a model that was trained on the others. `result.json` holds the unweighted average recall with
-an interval over sessions, and beside it what the background alone would give.
+an interval over sessions, and beside it what the background alone would give to the probe of a frozen encoder.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     hparams, run_opts = start_experiment(argv, __file__)
     manifests = on_main(hparams["prepare"])
     folds = on_main(hparams["folds"], manifests["all"], Path(hparams["output_folder"]) / "folds")
-    decisions, cost, backgrounds = cross_validate(Individual, hparams, run_opts, folds)
-    on_main(save_folds, hparams, decisions, cost, backgrounds, manifests)
+    decisions, cost, controls = cross_validate(Individual, hparams, run_opts, folds)
+    on_main(save_folds, hparams, decisions, cost, controls, manifests)
 
 
 if __name__ == "__main__":
