@@ -28,7 +28,7 @@ def rows_of(paths, split):
 
 @pytest.fixture
 def mtedx_folder(tmp_path, tone):
-    """fr-es/data/{split}/{wav/*.flac,txt/{split}.{yaml,fr,es}} as OpenSLR 100 unpacks."""
+    """fr-es/data/{split}/{wav/*.flac,txt/{split}.{yaml,fr,es}} as OpenSLR 100 unpacks; the yaml says `talk.wav`."""
     for split, talks in {"train": ("aaa", "bbb"), "valid": ("ccc",), "test": ("ddd",)}.items():
         data = tmp_path / "mtedx" / "fr-es" / "data" / split
         segments, lines = [], {"fr": [], "es": []}
@@ -40,7 +40,7 @@ def mtedx_folder(tmp_path, tone):
                     "duration": length,
                     "offset": 0.25 + number,
                     "speaker_id": f"s-{talk}",
-                    "wav": f"{talk}.flac",
+                    "wav": f"{talk}.wav",
                 }
                 segments.append(segment)
                 lines["fr"].append(f"phrase {talk} {number}\u2028 suite")
@@ -63,6 +63,18 @@ def test_mtedx(mtedx_folder, tmp_path):
     }
     row = rows_of(paths, "train")["train-000005-bbb"]
     assert (row["start"], row["stop"]) == (2.25, 3.0)
+    assert row["wav"] == "$data_root/data/train/wav/bbb.flac", "which the yaml calls bbb.wav"
+
+
+def test_mtedx_takes_the_file_that_is_there(mtedx_folder, tmp_path, tone):
+    wav = mtedx_folder / "fr-es" / "data" / "train" / "wav"
+    tone(wav / "aaa.wav", 3.0)
+    (wav / "bbb.flac").unlink()
+    paths = prepare_mtedx(mtedx_folder, tmp_path / "save", target="es")
+    assert {row["wav"].rpartition("/")[2] for row in rows_of(paths, "train").values()} == {"aaa.wav"}
+    assert {file.partition(",")[0] for file in skipped_of(paths["train"]) if "bbb" in file} == {
+        "data/train/wav/bbb.wav"
+    }
 
 
 def test_mtedx_cuts_segments_out_of_talks(mtedx_folder, tmp_path):
