@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from leaderboard_results import MODELS, decisions, make_entries, make_result, transcripts
 
 from lobes.errors import DataError
-from lobes.evaluation import accuracy, cer, holm, mapsswe, mean_metric, wer
+from lobes.evaluation import accuracy, cer, eer, holm, mapsswe, mean_metric, verification_records, wer
 from lobes.evaluation.leaderboard import COST_COLUMNS, Entry, make_board, metric_named, read_published
 from lobes.evaluation.leaderboard_page import write_board
 from lobes.evaluation.seeds import compare_seeds, seeds_interval
@@ -145,6 +146,40 @@ def test_systems_on_other_items_are_not_compared():
     entries = [Entry("t", str(n), "frozen", "x", {1: make_result(accuracy, decisions(0.5, 1, n), 1)}) for n in (60, 72)]
     board = make_board(entries, n=20)
     assert board["pairs"] == [] and "in one system only" in board["notes"][0] and len(board["rows"]) == 2
+
+
+def trials(quality, seed, speakers=3, utterances=4):
+    """Every pair of the utterances of a few speakers, with scores that tell them apart the better the higher."""
+    said = [(f"s{i}", f"s{i}-{j}") for i in range(speakers) for j in range(utterances)]
+    pairs = list(itertools.combinations(said, 2))
+    same = np.array([one[0] == other[0] for one, other in pairs])
+    scores = quality * same + np.random.default_rng([3, seed]).standard_normal(len(pairs))
+    speaker_of = {name: speaker for speaker, name in said}
+    listed = [(int(target), one[1], other[1]) for target, (one, other) in zip(same, pairs, strict=True)]
+    return verification_records(listed, scores, speaker_of)
+
+
+def test_resamples_in_which_a_metric_is_undefined_are_left_out_and_counted():
+    """Of three speakers one is drawn thrice in one resample of nine: no two speakers, so no equal error rate."""
+    entries = [
+        Entry("speakers", model, "frozen", head, {s: make_result(eer, trials(quality, s), s) for s in (1, 2)})
+        for head in ("cosine", "ECAPA")
+        for model, quality in (("a", 3.0), ("b", 1.5), ("c", 0.2))
+    ]
+    entries += [
+        Entry("digits", model, "frozen", "x", {s: make_result(accuracy, decisions(right, s), s) for s in (1, 2)})
+        for model, right in (("a", 0.9), ("b", 0.8), ("c", 0.4))
+    ]
+    board = make_board(entries, n=300)
+    first, second = board["notes"]
+    count = int(first.split(" of 300 resamples")[0].split()[-1])
+    assert first.startswith("speakers, frozen, cosine: eer is undefined in ") and "ECAPA" in second
+    assert 20 <= count <= 50  # a ninth of 300, with a standard error of 5
+    (ranks,) = board["ranks"]
+    assert [(s["model"], s["rank"]) for s in ranks["systems"]] == [("a", 1), ("b", 2), ("c", 3)]
+    assert ranks["resampled"] and all(1 <= s["low"] <= s["rank"] <= s["high"] <= 3 for s in ranks["systems"])
+    (tau,) = board["taus"]
+    assert tau["tau"] == 1 and tau["low"] <= 1 == tau["high"]
 
 
 def test_a_task_has_one_metric():
