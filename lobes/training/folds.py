@@ -19,6 +19,7 @@ from lobes.probes import Decision, Downstream, Probe, decision_records, probe_fo
 from lobes.training.brain import Brain
 from lobes.training.checkpointer import Checkpointer
 from lobes.training.costs import costs
+from lobes.training.downstream import head_of
 from lobes.training.parallel import on_main
 
 
@@ -98,7 +99,7 @@ def tune_fold(
     tuple of list and dict
         The decision on each clip of `test`; what the training cost, as `lobes.evaluation.write_result` takes it.
     """
-    head = hparams["head"](encoder.layer_dims[0], n_classes)  # type: ignore[index]
+    head = head_of(hparams)(encoder.layer_dims[0], n_classes)  # type: ignore[index]
     model = Downstream(encoder, Probe(encoder.layer_dims, head, normalize=True), frozen=None)  # type: ignore[arg-type]
     groups = model.parameter_groups(hparams["encoder_lr"])
     epochs = EpochCounter(hparams["epochs"])

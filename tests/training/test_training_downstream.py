@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 from lobes.adapters import LoRA
 from lobes.dataio import audio_dataset, collate, write_manifest
 from lobes.errors import ConfigError, DataError
-from lobes.probes import LinearHead
-from lobes.training.downstream import load_upstream, on_layers, with_layers
+from lobes.probes import BiLSTMHead, LinearHead
+from lobes.training.downstream import head_of, load_upstream, on_layers, with_layers
 
 GIVEN = {"encoder": "sm-tiny", "untrained": False, "seed": 1, "mode": "frozen", "features": None,
          "head": LinearHead, "normalize_layers": True}  # fmt: skip
@@ -43,6 +43,16 @@ def test_one_word_says_how_much_is_trained():
     for wrong in ("tuned", "roles", "Adaptation"):
         with pytest.raises(ConfigError, match=f"mode is '{wrong}': expected frozen, finetune, or one of BitFit"):
             load_upstream({**GIVEN, "mode": wrong})
+
+
+def test_a_head_is_named_like_a_mode():
+    encoder = load_upstream({**GIVEN, "head": "BiLSTMHead"})
+    assert isinstance(on_layers({**GIVEN, "head": "BiLSTMHead"}, encoder, 3).probe.head, BiLSTMHead)
+    assert head_of(GIVEN) is LinearHead
+    for wrong in ("BiLSTM", "Probe", "AMSoftmax", "ctc_loss", 3):
+        with pytest.raises(ConfigError, match="head is .*: expected one of AttentionHead, .*BiLSTMHead") as told:
+            load_upstream({**GIVEN, "head": wrong, "encoder": "is not looked for"})
+        assert repr(wrong) in str(told.value)
 
 
 def test_features_from_anywhere_are_the_same(clips, tmp_path):

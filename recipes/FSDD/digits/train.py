@@ -25,6 +25,7 @@ from lobes.evaluation import accuracy, write_result
 from lobes.export import load_encoder
 from lobes.probes import decision_records, probe_fold
 from lobes.training import DecidingBrain, all_folds, on_main, run, start_experiment, tune_fold
+from lobes.training.downstream import head_of
 
 DIGITS = [str(number) for number in range(10)]
 
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prepare the corpus; train and test once per speaker."""
     hparams, run_opts = start_experiment(argv, __file__)
     folder = Path(hparams["output_folder"]) / "folds"
+    if not hparams["frozen"]:
+        head_of(hparams)  # a name that is none is told before anything is prepared
     manifests = on_main(hparams["prepare"])
     folds = on_main(leave_one_group_out, manifests["all"], folder, valid_groups=0)
     train_fold = probe if hparams["frozen"] else finetune

@@ -35,7 +35,7 @@ from lobes.evaluation import (
 )
 from lobes.probes import PacedEncoder, ccc_loss, decision_records, probe_fold, rated_steps
 from lobes.training import Brain, DecidingBrain, all_folds, costs, on_main, run, start_experiment, tune_fold
-from lobes.training.downstream import FROZEN, load_upstream, on_layers, with_layers
+from lobes.training.downstream import FROZEN, head_of, load_upstream, on_layers, with_layers
 from lobes.training.folds import class_weights
 
 
@@ -92,7 +92,7 @@ def rate(hparams, run_opts, manifests) -> dict:
     data = [audio_dataset(splits[split], encoder.sample_rate, keys, labels=labels) for split in order]
     train, valid, test = with_layers(hparams, encoder, data, run_opts["device"])
     bounds = rating_range(splits["train"].rows, hparams["target"])
-    model = on_layers(hparams, encoder, 1, partial(hparams["head"], bounds=bounds))
+    model = on_layers(hparams, encoder, 1, partial(head_of(hparams), bounds=bounds))
     hparams["checkpointer"].add_recoverable("model", model)
     groups = model.parameter_groups(hparams["encoder_lr"])
     brain = Rater({"model": model}, lambda _: hparams["opt_class"](groups), hparams, run_opts, hparams["checkpointer"])
@@ -139,6 +139,7 @@ def save(hparams, manifests, found) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Prepare the corpus, and do what its labels are for."""
     hparams, run_opts = start_experiment(argv, __file__)
+    head_of(hparams)  # a name that is none is told before anything is prepared
     manifests = on_main(hparams["prepare"])
     found = (rate if "target" in hparams else tell)(hparams, run_opts, manifests)
     on_main(save, hparams, manifests, found)

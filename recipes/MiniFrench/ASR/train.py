@@ -19,6 +19,7 @@ from lobes.evaluation import cer, char_errors, wer, word_errors, write_result
 from lobes.export import load_encoder
 from lobes.probes import CharTokenizer, Downstream, Probe, cache_features, ctc_greedy, ctc_loss
 from lobes.training import Brain, costs, on_main, run, start_experiment
+from lobes.training.downstream import head_of
 
 
 class ASR(Brain):
@@ -52,6 +53,7 @@ class ASR(Brain):
 def main(argv: Sequence[str] | None = None) -> None:
     """Prepare the corpus, train on an encoder, test."""
     hparams, run_opts = start_experiment(argv, __file__)
+    head_of(hparams)  # a name that is none is told before anything is prepared
     encoder = load_encoder(hparams["encoder"], untrained=hparams["untrained"], seed=hparams["seed"])
     manifests = on_main(hparams["prepare"])
     splits = {split: read_manifest(path) for split, path in manifests.items()}
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if hparams["frozen"] and hparams["cache_features"]:
         train, valid, test = (cache_features(dataset, encoder) for dataset in (train, valid, test))
 
-    head = hparams["head"](encoder.layer_dims[0], len(tokenizer))
+    head = head_of(hparams)(encoder.layer_dims[0], len(tokenizer))
     model = Downstream(encoder, Probe(encoder.layer_dims, head, hparams["normalize_layers"]), hparams["frozen"])
     hparams["checkpointer"].add_recoverable("model", model)
     groups = model.parameter_groups(hparams["encoder_lr"])
