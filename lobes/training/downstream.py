@@ -102,16 +102,29 @@ def with_layers(
     """The datasets with ``layers`` in place of ``sig`` where the encoder is frozen, or as they are.
 
     ``features`` says where they are kept: None computes them in each step, `memory` once in each run, and a folder once
-    for all runs, heads and tasks that hear the same utterances with this encoder.
+    for all runs, heads and tasks that hear the same utterances with this encoder. ``features_gib`` is the most that a
+    split's may take there, GiB.
+
+    Raises
+    ------
+    ConfigError
+        A split's would take more, before any of it is computed.
     """
     where = hparams["features"]
     if where is None or hparams["mode"] != FROZEN:
         return list(datasets)
     if where == "memory":
         return [cache_features(dataset, encoder, device) for dataset in datasets]
+    most = float(hparams["features_gib"])
     cache = TargetCache(where, Teacher(encoder, range(len(encoder.layer_dims))))  # type: ignore[arg-type]
     for dataset in datasets:
-        cache.extract(dataset, device, part=(rank(), world_size()), progress=False)
+        try:
+            cache.extract(dataset, device, part=(rank(), world_size()), max_gib=most, progress=False)
+        except ConfigError as error:
+            raise ConfigError(
+                f"features_gib is {most:g}, too little for the features of a split in {where} ({error}); give more,"
+                " if there is room, or --features null, which computes them in each step"
+            ) from error
     on_main(cache.refresh)  # all processes have written before any reads
     cache.refresh()
     return [cache.attach(dataset, "layers", drop=["sig"]) for dataset in datasets]

@@ -14,7 +14,7 @@ from lobes.errors import ConfigError, DataError
 from lobes.probes import BiLSTMHead, LinearHead
 from lobes.training.downstream import head_of, load_upstream, on_layers, with_layers
 
-GIVEN = {"encoder": "sm-tiny", "untrained": False, "seed": 1, "mode": "frozen", "features": None,
+GIVEN = {"encoder": "sm-tiny", "untrained": False, "seed": 1, "mode": "frozen", "features": None, "features_gib": 20,
          "head": LinearHead, "normalize_layers": True}  # fmt: skip
 
 
@@ -74,6 +74,16 @@ def test_features_from_anywhere_are_the_same(clips, tmp_path):
     other = load_upstream({**GIVEN, "untrained": True})
     with pytest.raises(DataError, match="another teacher"):
         with_layers({**GIVEN, "features": str(tmp_path / "cache")}, other, [clips()])
+
+
+def test_features_that_need_more_room_than_is_allowed_are_not_computed(clips, tmp_path):
+    encoder = load_upstream(GIVEN)
+    little = {**GIVEN, "features": str(tmp_path / "cache"), "features_gib": 1e-6}
+    with pytest.raises(ConfigError, match=r"features_gib is 1e-06, too little .* \(targets would take .* GiB"):
+        with_layers(little, encoder, [clips()])
+    assert not list((tmp_path / "cache").glob("*.npy"))
+    with_layers({**little, "features_gib": 0.01}, encoder, [clips()])
+    assert list((tmp_path / "cache").glob("*.npy"))
 
 
 def test_what_is_trained_is_heard_anew(clips, tmp_path):
