@@ -15,7 +15,7 @@ from lobes.adapters import active_adapter, save_adapter
 from lobes.dataio import AudioDataset, audio_dataset, read_manifest
 from lobes.evaluation import auc, bootstrap_interval, uar, write_result
 from lobes.export import load_encoder
-from lobes.probes import Decision, Downstream, Probe, decision_records, probe_fold
+from lobes.probes import Decision, Downstream, Probe, decision_records, probe_fold, seeded
 from lobes.training.brain import Brain
 from lobes.training.checkpointer import Checkpointer
 from lobes.training.costs import costs
@@ -71,7 +71,8 @@ def tune_fold(
     n_classes: int,
     train: AudioDataset,
     test: AudioDataset,
-) -> tuple[list[Decision], dict[str, Any]]:
+    valid: AudioDataset | None = None,
+) -> tuple[list[Decision], dict[str, Any], list[Decision]]:
     """Train an encoder, as far as it is not frozen, with a head on the weighted sum of its layers, and test it.
 
     Parameters
@@ -93,11 +94,14 @@ def tune_fold(
         Outputs of the head.
     train, test : AudioDataset
         Of the fold.
+    valid : AudioDataset, optional
+        What learning rates and the like are chosen by; no epoch is.
 
     Returns
     -------
-    tuple of list and dict
-        The decision on each clip of `test`; what the training cost, as `lobes.evaluation.write_result` takes it.
+    tuple of list, dict and list
+        The decision on each clip of `test`; what the training cost, as `lobes.evaluation.write_result` takes it; the
+        decision on each clip of `valid`.
     """
     head = head_of(hparams)(encoder.layer_dims[0], n_classes)  # type: ignore[index]
     model = Downstream(encoder, Probe(encoder.layer_dims, head, normalize=True), frozen=None)  # type: ignore[arg-type]
@@ -108,10 +112,14 @@ def tune_fold(
     hparams = {**hparams, "output_folder": str(folder), "control": control}
     brain = brain_class({"model": model}, lambda _: hparams["opt_class"](groups), hparams, run_opts, checkpointer)
     brain.fit(epochs, train, None, None, hparams["train_loader"])
+    on_valid: list[Decision] = []
+    if valid is not None:
+        brain.evaluate(valid, test_loader_kwargs=hparams["test_loader"])
+        on_valid = brain.decisions
     brain.evaluate(test, test_loader_kwargs=hparams["test_loader"])
     if active_adapter(encoder):
         on_main(save_adapter, encoder, folder / "adapter")
-    return brain.decisions, costs(brain, encoder)
+    return brain.decisions, costs(brain, encoder), on_valid
 
 
 def all_folds(outcomes: Iterable[tuple[list[Decision], dict[str, Any]]]) -> tuple[list[Decision], dict[str, Any]]:
@@ -165,9 +173,10 @@ def cross_validate(
                 tuned = {**hparams, "class_weights": class_weights(train, hparams["label"], hparams["classes"])}
                 hparams["adaptation"]().apply(encoder)
                 folder = Path(hparams["output_folder"]) / "folds" / name
-                found = tune_fold(brain_class, tuned, run_opts, folder, encoder, len(hparams["classes"]), train, test)
+                n_classes = len(hparams["classes"])
+                found = tune_fold(brain_class, tuned, run_opts, folder, encoder, n_classes, train, test)[:2]
             else:
-                probe, device = hparams["probe"](), run_opts["device"]
+                probe, device = seeded(hparams["probe"], hparams["seed"]), run_opts["device"]
                 found = probe_fold(encoder, probe, train, test, hparams["label"], device, known=known[kind])
             (outcomes if kind == "calls" else backgrounds).append(found)
     return *all_folds(outcomes), all_folds(backgrounds)[0]

@@ -107,7 +107,8 @@ def test_a_plan_is_models_times_modes_times_heads_times_seeds(toy, tmp_path):
     board = toy(
         "",
         "    heads: {recipe: recipes/Toy/task, modes: [frozen, LoRA], heads: {linear: {head: x, width: null}, big:"
-        " {head: y}}, learning_rates: [1e-1, 0.01], options: {cache: '{out}/x/{task}-{model}-{seed}'}, models: [good]}\nseeds: [1, 2]",
+        " {head: y}}, learning_rates: [1e-1, 0.01], options: {cache: '{out}/x/{task}-{model}-{seed}'},"
+        " models: [good]}\nseeds: [1, 2]",
     )
     known, cells = leaderboard_cells.plan(board)
     assert len(cells) == 2 * 2 + 2 * 2 * 2 * 2 and [cell.seed for cell in cells] == [1] * 10 + [2] * 10

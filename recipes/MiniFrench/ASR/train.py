@@ -46,8 +46,11 @@ class ASR(Brain):
         """Keep the checkpoint with the lowest character error rate on the valid split."""
         self.transcripts = self.gather(self.transcripts)
         if stage == Stage.VALID:
-            error = cer(char_errors(*zip(*self.transcripts, strict=True)))
-            self.checkpointer.save_and_keep_only(meta={"cer": error, "epoch": epoch}, min_keys=["cer"])
+            self.checkpointer.save_and_keep_only(meta={"cer": self.error(), "epoch": epoch}, min_keys=["cer"])
+
+    def error(self):
+        """Character error rate of the stage."""
+        return cer(char_errors(*zip(*self.transcripts, strict=True)))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -74,11 +77,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     brain = ASR({"model": model}, lambda _: hparams["opt_class"](groups), hparams, run_opts, hparams["checkpointer"])
     brain.tokenizer = tokenizer
     brain.fit(hparams["epoch_counter"], train, valid, None, hparams["train_loader"], hparams["valid_loader"])
+    brain.evaluate(valid, min_key="cer", test_loader_kwargs=hparams["valid_loader"])
+    on_valid = brain.error()
     brain.evaluate(test, min_key="cer", test_loader_kwargs=hparams["valid_loader"])
-    on_main(save, hparams, brain, manifests)
+    on_main(save, hparams, brain, manifests, on_valid)
 
 
-def save(hparams, brain, manifests) -> None:
+def save(hparams, brain, manifests, on_valid) -> None:
     """Write ``result.json``: characters in error, by utterance."""
     columns = list(zip(*brain.transcripts, strict=True))
     hypotheses = {name: hypothesis for _, hypothesis, name, _ in brain.transcripts}
@@ -89,7 +94,7 @@ def save(hparams, brain, manifests) -> None:
         system=hparams["name"],
         metric=cer,
         records=[{**record, "hypothesis": hypotheses[record["id"]]} for record in char_errors(*columns)],
-        other_metrics={"wer": wer(word_errors(*columns))},
+        other_metrics={"valid": on_valid, "wer": wer(word_errors(*columns))},
         seed=hparams["seed"],
         data=manifests,
         data_name=hparams["data_name"],
