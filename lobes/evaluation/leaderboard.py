@@ -280,9 +280,8 @@ def _pairs(members: Sequence[Entry], metric: Metric) -> list[Row]:
         row: Row = dict(zip(("task", "mode", "head"), one.family, strict=True))
         row |= {"a": one.model, "b": other.model, "metric": metric.name, "percent": metric.name in PERCENT}
         row |= {name: getattr(found, name) for name in ("difference", "low", "high", "method")} | {"p": found.p_value}
-        common = sorted(set(a) & set(b))
         # The field's own tests know nothing of seeds, nor of groups.
-        alone = (a[common[0]], b[common[0]]) if len(common) == 1 else None
+        alone = (*a.values(), *b.values()) if len(a) == len(b) == 1 else None
         row["mcnemar"] = mcnemar(*alone) if alone and metric.name == "accuracy" else None
         row["mapsswe"] = mapsswe(*alone).p_value if alone and metric.name in ("wer", "cer") else None
         rows.append(row)

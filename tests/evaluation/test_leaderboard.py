@@ -71,6 +71,22 @@ def test_systems_are_compared_in_pairs_of_the_same_head(board):
         assert pair["mapsswe"] == mapsswe(one, other).p_value and pair["mcnemar"] is None
 
 
+def test_a_pair_has_the_sign_of_its_rows():
+    """One system has one seed, which is its best against the other's worst."""
+    runs = {"a": {1: 0.70}, "b": {1: 0.60, 2: 0.80, 3: 0.85}}
+    entries = [
+        Entry(
+            "t", name, "frozen", "x", {s: make_result(accuracy, decisions(right, s), s) for s, right in seeds.items()}
+        )
+        for name, seeds in runs.items()
+    ]
+    board = make_board(entries, n=20)
+    values = {row["model"]: row["value"] for row in board["rows"]}
+    (pair,) = board["pairs"]
+    assert pair["difference"] == pytest.approx(values["a"] - values["b"]) and pair["difference"] < 0
+    assert pair["mcnemar"] is None and [row["model"] for row in board["rows"] if row["best"]] == ["b"]
+
+
 def test_ranks_are_of_models_that_have_every_task(board):
     frozen, tuned = board["ranks"]
     assert (frozen["mode"], frozen["tasks"]) == ("frozen", ["digits", "French"])
