@@ -149,7 +149,8 @@ def read_published(path: str | Path) -> list[Row]:
     Raises
     ------
     DataError
-        The file has other columns, a value is not a number, or a row has no source.
+        The file has other columns, a value is not a number, a row has no source, or a metric that is a fraction here is
+        not in percent there.
     """
     path = Path(path)
     if not path.is_file():
@@ -166,6 +167,10 @@ def read_published(path: str | Path) -> list[Row]:
             if not line["source"].strip():
                 raise DataError(f"{place}: source is empty, expected where the figure was read")
             percent = line["unit"] == "%"
+            if line["metric"] in PERCENT and not percent:
+                raise DataError(
+                    f"{place}: unit is {line['unit']!r}, expected % for {line['metric']}, for BLEU as for error rates"
+                )
             try:
                 value, deviation = (
                     float(line[name] or "nan") / (100 if percent else 1) for name in ("value", "deviation")

@@ -14,7 +14,7 @@ from leaderboard_results import MODELS, decisions, make_entries, make_result, tr
 from lobes.errors import DataError
 from lobes.evaluation import accuracy, cer, eer, holm, mapsswe, mean_metric, verification_records, wer
 from lobes.evaluation.leaderboard import COST_COLUMNS, Entry, make_board, metric_named, read_published
-from lobes.evaluation.leaderboard_page import write_board
+from lobes.evaluation.leaderboard_page import figure, write_board
 from lobes.evaluation.seeds import compare_seeds, seeds_interval
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +118,8 @@ def test_published_figures_are_apart(board):
     assert not names & {system["model"] for found in board["ranks"] for system in found["systems"]}
     row = row_of(board, task="SLU, MEDIA", model="LeBenchmark wav2vec2-FR-14K-large")
     assert (row["value"], row["seed_deviation"]) == pytest.approx((0.126, 0.006)) and not row["higher_is_better"]
-    assert row_of(board, task="AST, mTEDx fr-en", model="Pantagruel L-114k")["higher_is_better"]
+    row = row_of(board, task="AST, mTEDx fr-en", model="Pantagruel L-114k")
+    assert row["higher_is_better"] and (row["value"], figure(row, "value")) == (0.252, "25.2"), "a fraction, as ours is"
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,7 @@ def test_published_figures_are_apart(board):
         ("a,b,,,wer,%,x,,R,here", "could not convert string to float: 'x'"),
         ("a,b,,,wer,%,,,R,here", "value is ''"),
         ("a,b,,,wer,%,1,,R,", "source is empty"),
+        ("a,b,,,bleu,,18.0,,R,here", "unit is '', expected % for bleu"),
         ("a,b,,,wer,%,1", "another number of columns"),
     ],
 )
