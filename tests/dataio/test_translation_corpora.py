@@ -77,6 +77,17 @@ def test_mtedx_takes_the_file_that_is_there(mtedx_folder, tmp_path, tone):
     }
 
 
+def test_no_test_segment_of_mtedx_is_lost_for_an_end_that_is_off(mtedx_folder, tmp_path):
+    path = mtedx_folder / "fr-es" / "data" / "test" / "txt" / "test.yaml"
+    segments = yaml.safe_load(path.read_text())
+    segments[2]["duration"] = 1.0  # from 2.25 s, in a talk of 3 s
+    path.write_text(yaml.safe_dump(segments))
+    paths = prepare_mtedx(mtedx_folder, tmp_path / "save", target="es")
+    row = rows_of(paths, "test")["test-000002-ddd"]
+    assert (row["start"], row["stop"]) == (2.25, 3.0) and len(rows_of(paths, "test")) == 3
+    assert "ddd.flac, 2.25-3.25 s,is cut at 3 s" in (tmp_path / "save" / "cut.csv").read_text().replace('"', "")
+
+
 def test_mtedx_cuts_segments_out_of_talks(mtedx_folder, tmp_path):
     options = {"target": "es", "max_train_seconds": 0.6}
     paths = prepare_mtedx(mtedx_folder / "fr-es", tmp_path / "save", **options)
