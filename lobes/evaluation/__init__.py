@@ -33,7 +33,7 @@ from lobes.evaluation.event_plots import (
     precision_recall_figure,
 )
 from lobes.evaluation.events import EventFinder, EventRule, OverlapAverage, find_events
-from lobes.evaluation.matched_pairs import MatchedPairs, mapsswe
+from lobes.evaluation.matched_pairs import MatchedPairs, mapsswe, mcnemar
 from lobes.evaluation.metrics import Metric, accuracy, auc, cer, eer, mean_metric, r2, ratio_metric, uar, wer
 from lobes.evaluation.parsing import align_edits, align_order, align_spans, las, parse_counts, parse_records, uas, upos
 from lobes.evaluation.plots import inline_svg, layer_weights_figure, loss_figure, results_figure, save_figure
@@ -48,7 +48,6 @@ from lobes.evaluation.statistics import (
     bootstrap_interval,
     holm,
     jackknife_interval,
-    mcnemar,
     paired_bootstrap,
     sign_flip_test,
 )

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobes.errors import DataError
-from lobes.evaluation.matched_pairs import mapsswe
+from lobes.evaluation.matched_pairs import RIGHT_OR_WRONG, mapsswe, mcnemar
 from lobes.evaluation.metrics import HIGHER_IS_BETTER, PERCENT, Metric
 from lobes.evaluation.ranking import Floats, critical_difference, friedman, kendall_tau, nemenyi, rank_intervals, ranks
 from lobes.evaluation.seeds import compare_seeds, seeded_draws, seeds_interval
-from lobes.evaluation.statistics import holm, mcnemar
+from lobes.evaluation.statistics import holm
 
 PUBLISHED_COLUMNS = ("task", "model", "mode", "head", "metric", "unit", "value", "deviation", "mark", "source")
 COST_COLUMNS = (
@@ -287,7 +287,7 @@ def _pairs(members: Sequence[Entry], metric: Metric) -> list[Row]:
         row |= {name: getattr(found, name) for name in ("difference", "low", "high", "method")} | {"p": found.p_value}
         # The field's own tests know nothing of seeds, nor of groups.
         alone = (*a.values(), *b.values()) if len(a) == len(b) == 1 else None
-        row["mcnemar"] = mcnemar(*alone) if alone and metric.name == "accuracy" else None
+        row["mcnemar"] = mcnemar(alone[0], alone[1], metric) if alone and metric.name in RIGHT_OR_WRONG else None
         row["mapsswe"] = mapsswe(*alone).p_value if alone and metric.name in ("wer", "cer") else None
         rows.append(row)
     for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):

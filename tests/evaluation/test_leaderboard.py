@@ -12,7 +12,7 @@ import pytest
 from leaderboard_results import MODELS, decisions, make_entries, make_result, transcripts
 
 from lobes.errors import DataError
-from lobes.evaluation import accuracy, cer, eer, holm, mapsswe, mean_metric, verification_records, wer
+from lobes.evaluation import accuracy, cer, eer, holm, mapsswe, mcnemar, mean_metric, uar, verification_records, wer
 from lobes.evaluation.leaderboard import COST_COLUMNS, Entry, make_board, metric_named, read_published
 from lobes.evaluation.leaderboard_page import figure, write_board
 from lobes.evaluation.seeds import compare_seeds, seeds_interval
@@ -62,6 +62,12 @@ def test_systems_are_compared_in_pairs_of_the_same_head(board):
     assert row_of(board, task="digits", model="attention")["p_best"] == pair["p_holm"] < 0.05
     one_seed = make_board([e for e in make_entries(1) if e.task == "digits"], n=20)
     assert all(0 <= pair["mcnemar"] <= 1 and pair["mapsswe"] is None for pair in one_seed["pairs"])
+    uars = [
+        Entry("t", name, "frozen", "x", {1: make_result(uar, decisions(right, 1), 1)})
+        for name, right in (("a", 0.9), ("b", 0.5))
+    ]
+    (pair,) = make_board(uars, n=20)["pairs"]
+    assert pair["mcnemar"] == mcnemar(decisions(0.9, 1), decisions(0.5, 1)) < 0.01
     french = [entry for entry in make_entries(1) if entry.task == "French"]
     for pair in make_board(french, n=20)["pairs"]:
         one, other = (
