@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from coverage_worlds import emotions, ratings
 
 from lobes.errors import DataError
-from lobes.evaluation import accuracy, wer
+from lobes.evaluation import accuracy, ccc, uar, wer
 from lobes.evaluation.ranking import rank_intervals
 from lobes.evaluation.seeds import compare_seeds, seeded_draws, seeds_interval
 
@@ -79,6 +80,20 @@ def test_coverage_over_seeds_and_groups(name: str) -> None:
         bootstrap = coverage(name, seeds, groups, 250, "bootstrap", truth)
         print(f"{seeds:5} {groups:6} {t:6.1f} {bootstrap:10.1f}", flush=True)
         assert 92.3 <= t <= 97.7  # 93 to 97, with a standard error of 0.7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "metric"), [(emotions, uar), (ratings, ccc)], ids=["uar", "ccc"])
+def test_coverage_of_uar_and_ccc_over_three_seeds(world, metric) -> None:
+    many = np.random.default_rng(99)
+    truth = float(np.mean([metric(world(many, 300, 2)[0]) for _ in range(300)]))
+    print(f"\ncoverage of 95 % intervals over three seeds, {metric.name}", end="")
+    for groups in (8, 20):
+        rng = np.random.default_rng([3, groups])
+        intervals = [seeds_interval(world(rng, groups, 3), metric) for _ in range(1500)]
+        found = 100 * np.mean([interval.low <= truth <= interval.high for interval in intervals])
+        print(f"; {groups} groups: {found:.1f}", end="", flush=True)
+        assert 93 <= found <= 97
 
 
 def p_values(seeds: int, groups: int, runs: int, paired: bool = False, others: int | None = None) -> np.ndarray:
