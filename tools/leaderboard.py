@@ -1,10 +1,13 @@
-"""Models x tasks x heads x seeds: run what has not been run, and compare fairly.
+r"""Models x tasks x heads x seeds: run what has not been run, and compare fairly.
 
     LOBES_DATA=/corpora python tools/leaderboard.py tools/leaderboard.yaml           # goes on where it was stopped
     python tools/leaderboard.py tools/leaderboard.yaml --list                        # what there is to do
     python tools/leaderboard.py tools/leaderboard.yaml --table                       # CSV, Markdown and the HTML page
     sbatch --array=0-15 --gpus=1 --signal=USR1@180 --wrap \
-        'python tools/leaderboard.py board.yaml --part $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT'
+        'srun python tools/leaderboard.py board.yaml --part $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT'
+
+SLURM signals what srun starts, not what a batch script runs by itself: without srun a cell at the time limit is killed.
+Told to stop, it saves a checkpoint, and the same command goes on.
 
 The YAML says which (see tools/leaderboard.yaml). A cell is one run of a recipe, in a process of its own, as its command
 gives it; it writes `run.log` and `result.json` into its folder. Several of these commands may work on one folder: a

@@ -23,6 +23,8 @@ from lobes.evaluation.leaderboard import Entry, Row
 ROOT = Path(__file__).resolve().parents[1]
 BOARD_KEYS = {"title", "out", "seeds", "models", "tasks", "published", "options"}
 TASK_KEYS = {"recipe", "hparams", "options", "modes", "heads", "learning_rates", "learning_rate_key", "seeds", "models"}
+#: The key of a model under which its options are that only some tasks or recipes get.
+ONLY_IN = "only_in"
 #: What a task without heads or modes, whose recipe has but one, is shown under.
 ONLY = "default"
 
@@ -133,7 +135,7 @@ def _of_task(name: str, task: Mapping[str, Any], board: Mapping[str, Any], out: 
     for file in (ROOT / recipe / "train.py", ROOT / recipe / "hparams" / hparams):
         if not file.is_file():
             raise ConfigError(f"{place}: {file.relative_to(ROOT)} is not there; correct recipe or hparams")
-    models = _models(board, task, place)
+    models = _models(board, task, name, place)
     modes, heads = (_variants(task.get(key), key[:-1], f"{place}: {key}") for key in ("modes", "heads"))
     rates: list[float | None] = [*_rates(task, place)] or [None]
     shared = {**(board.get("options") or {}), **(task.get("options") or {})}
@@ -145,7 +147,8 @@ def _of_task(name: str, task: Mapping[str, Any], board: Mapping[str, Any], out: 
                     given = {"name": model, "seed": seed, **shared, **of_model, **of_mode, **of_head}
                     for rate in rates:
                         tuned = {task.get("learning_rate_key", "opt_class.lr"): rate} if rate is not None else {}
-                        options = [_option(key, value, out, name) for key, value in {**given, **tuned}.items()]
+                        words = {"{out}": str(out), "{task}": slug(name), "{model}": slug(model), "{seed}": str(seed)}
+                        options = [_option(key, value, words) for key, value in {**given, **tuned}.items()]
                         options.append("--noprogressbar")
                         found = Cell(name, model, mode, head, seed, rate, recipe, hparams, options, out)
                         cells.append(found)
@@ -160,8 +163,8 @@ def _rates(task: Mapping[str, Any], place: str) -> list[float]:
         raise ConfigError(f"{place}: learning_rates is {rates!r}, expected a list of numbers") from error
 
 
-def _models(board: Mapping[str, Any], task: Mapping[str, Any], place: str) -> dict[str, dict[str, Any]]:
-    """Options of each model; one that is but text is its encoder. Paths are from the repository's root."""
+def _models(board: Mapping[str, Any], task: Mapping[str, Any], title: str, place: str) -> dict[str, dict[str, Any]]:
+    """Options of each model in a task; one that is but text is its encoder. Paths are from the repository's root."""
     known = _named(board["models"], "models")
     wanted = task.get("models") or list(known)
     missing = [name for name in wanted if name not in known]
@@ -169,13 +172,25 @@ def _models(board: Mapping[str, Any], task: Mapping[str, Any], place: str) -> di
         raise ConfigError(f"{place}: models: {missing[0]!r} is not one of {', '.join(known)}")
     models = {}
     for name in wanted:
-        options = known[name] if isinstance(known[name], Mapping) else {"encoder": known[name]}
+        options = dict(known[name]) if isinstance(known[name], Mapping) else {"encoder": known[name]}
+        options |= _only_in(options.pop(ONLY_IN, None), board, str(task["recipe"]), title, f"models: {name}: {ONLY_IN}")
         if not options.get("encoder"):
             raise ConfigError(f"models: {name}: encoder is missing, expected a run, a folder, a name or hf:hub/id")
         encoder = str(options["encoder"])
         path = ROOT / encoder
         models[name] = {**options, "encoder": str(path) if path.is_dir() else encoder}
     return models
+
+
+def _only_in(given: Any, board: Mapping[str, Any], recipe: str, title: str, place: str) -> dict[str, Any]:
+    """Of a model's options for some recipes or tasks, those that this one gets; a task's go before its recipe's."""
+    if given is None:
+        return {}
+    for name, options in _named(given, place).items():
+        if name not in board["tasks"] and not (ROOT / name / "train.py").is_file():
+            raise ConfigError(f"{place}: {name!r} is no task of the board and no recipe; correct it, or take it out")
+        _named(options, f"{place}: {name}")
+    return {**given.get(recipe, {}), **given.get(title, {})}
 
 
 def _variants(given: Any, key: str, place: str) -> dict[str, dict[str, Any]]:
@@ -189,10 +204,11 @@ def _variants(given: Any, key: str, place: str) -> dict[str, dict[str, Any]]:
     raise ConfigError(f"{place} is {given!r}, expected a list of names, or names with their options")
 
 
-def _option(key: str, value: Any, out: Path, task: str) -> str:
-    """A command-line option; `{out}` and `{task}` in text stand for folders."""
+def _option(key: str, value: Any, words: Mapping[str, str]) -> str:
+    """A command-line option; `{out}` and the like in text stand for a folder, or for names that are safe in one."""
     if isinstance(value, str):
-        value = value.replace("{out}", str(out)).replace("{task}", slug(task))
+        for word, meaning in words.items():
+            value = value.replace(word, meaning)
     return f"--{key}={'null' if value is None else value}"
 
 

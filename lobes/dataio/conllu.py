@@ -4,6 +4,9 @@ The format is that of Universal Dependencies, https://universaldependencies.org/
 ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC, a blank line after each sentence. Files with more columns, such as
 those of the Orféo treebank, are read with `columns=13`. Columns are kept as they are written, so that what was read is
 written again byte for byte, as long as lines end in `\n` and one blank line follows each sentence.
+
+A sentence has words. An utterance in which none was recognised is written as one word whose form, tag and relation are
+`_`, so that files of parses have the same sentences in the same order; as a tree it has no words again.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from lobes.errors import DataError
 
 COLUMNS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
 ID, FORM, _LEMMA, UPOS, _XPOS, _FEATS, HEAD, DEPREL, _DEPS, _MISC = range(10)
+#: The one word, at the root, of a sentence in which there is none.
+_NO_WORD = ("1", "_", "_", "_", "_", "_", "0", "_", "_", "_")
 _ID = re.compile(r"([1-9]\d*)(?:-([1-9]\d*))?|(0|[1-9]\d*)\.([1-9]\d*)")
 
 
@@ -80,12 +85,13 @@ class Tree(NamedTuple):
         return ""
 
     def sentence(self, sent_id: str) -> Sentence:
-        """A sentence of ten columns, with `# sent_id` and `# text`, to be written."""
+        """A sentence of ten columns, with `# sent_id` and `# text`, to be written; without words, of a word `_`."""
         rows = zip(self.words, self.upos, self.heads, self.deprels, strict=True)
         tokens = [
             Token([str(number), word, "_", upos, "_", "_", str(head), deprel, "_", "_"])
             for number, (word, upos, head, deprel) in enumerate(rows, start=1)
         ]
+        tokens = tokens or [Token(list(_NO_WORD))]
         return Sentence([f"# sent_id = {sent_id}", f"# text = {' '.join(self.words)}"], tokens)
 
 
@@ -143,15 +149,22 @@ class Sentence:
                 return value.strip()
         return None
 
-    def tree(self) -> Tree:
-        """The dependency tree of the words.
+    def tree(self, checked: bool = True) -> Tree:
+        """The dependency tree of the words; none for a word `_` with the tag and the relation `_`.
+
+        Parameters
+        ----------
+        checked : bool
+            False lets heads be that make no tree, as those that a parser chooses word by word.
 
         Raises
         ------
         DataError
-            A head is no number or outside the sentence, or the heads have a cycle.
+            A head is no number or, where it is checked, outside the sentence, or the heads have a cycle.
         """
         words = self.words
+        if len(words) == 1 and tuple(words[0].columns[: len(_NO_WORD)]) == _NO_WORD:
+            return Tree((), (), (), ())
         for word in words:
             if not word.columns[HEAD].isdecimal():
                 raise DataError(
@@ -159,7 +172,7 @@ class Sentence:
                 )
         read = [tuple(word.columns[column] for word in words) for column in (FORM, UPOS, DEPREL)]
         tree = Tree(read[0], read[1], tuple(int(word.columns[HEAD]) for word in words), read[2])
-        fault = tree.fault()
+        fault = tree.fault() if checked else ""
         if fault:
             raise DataError(f"{self.where}: {fault}")
         return tree

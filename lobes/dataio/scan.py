@@ -1,4 +1,9 @@
-"""From files to manifest rows: every file is decoded once, bad ones are left out, counted and named."""
+"""From files to manifest rows: every file is decoded once, bad ones are left out, counted and named.
+
+A part that ends after its file is cut where the file ends, if at least half of it is there: archives have segments
+whose end is off by a little, and a test split that is to be compared should not shrink for it. These are counted and
+named too.
+"""
 
 from __future__ import annotations
 
@@ -57,10 +62,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class Scan:
-    """Rows of the good files, in the order of the clips, and (file, reason) of those left out."""
+    """Rows of the good files, in the order of the clips; (file, reason) of those left out, and of parts cut short."""
 
     rows: list[Row]
     skipped: list[tuple[str, str]]
+    cut: list[tuple[str, str]] = field(default_factory=list)
 
 
 def scan_clips(
@@ -84,7 +90,7 @@ def scan_clips(
     data_root : path
         Folder that the clips' paths are relative to.
     save_folder : path
-        Where `skipped.csv` (file, reason) goes.
+        Where `skipped.csv` and, if there are any, `cut.csv` (file, reason) go.
     corpus : str
         For messages and the progress bar.
     skipped : iterable of (file, reason)
@@ -109,6 +115,7 @@ def scan_clips(
     paths = list(dict.fromkeys(clip.path for clip in clips))  # of which many clips may be parts
     outcomes = dict(zip(paths, _progress(paths, check, corpus, n_jobs or _cores()), strict=True))
     rows: list[Row] = []
+    cut: list[tuple[str, str]] = []
     found_bad: dict[tuple[str, str], None] = {}  # each file and reason once, however many clips are parts of it
     for clip in clips:
         outcome = outcomes[clip.path]
@@ -116,19 +123,28 @@ def scan_clips(
         if isinstance(row, dict) and not min_seconds <= row["duration"] <= max_seconds:
             short = row["duration"] < min_seconds
             row = f"is shorter than {min_seconds:g} s" if short else f"is longer than {max_seconds:g} s"
+        part = isinstance(outcome, AudioInfo) and clip.stop is not None
+        name = f"{clip.path}, {clip.start:g}-{clip.stop:g} s" if part else clip.path
         if isinstance(row, str):
-            part = isinstance(outcome, AudioInfo) and clip.stop is not None
-            found_bad[f"{clip.path}, {clip.start:g}-{clip.stop:g} s" if part else clip.path, row] = None
-        else:
-            rows.append(row)
+            found_bad[name, row] = None
+            continue
+        rows.append(row)
+        if clip.stop is not None and clip.stop > row["stop"] + _SLACK_SECONDS:
+            cut.append((name, f"is cut at {row['stop']:g} s, where the file ends"))
     left_out = [*skipped, *found_bad]
-    _report(left_out, Path(save_folder))
+    _report(left_out, Path(save_folder) / "skipped.csv")
+    if cut or (Path(save_folder) / "cut.csv").is_file():
+        _report(cut, Path(save_folder) / "cut.csv")
     if not rows:
         first = f"; the first: {left_out[0][0]} {left_out[0][1]}" if left_out else ""
         raise DataError(f"{corpus}: none of {len(left_out)} files under {data_root} can be used{first}")
     hours = sum(row["duration"] for row in rows) / 3600
     logger.info("%s: %d clips, %.2f h; %d files left out%s", corpus, len(rows), hours, len(left_out), _why(left_out))
-    return Scan(rows, left_out)
+    if cut:
+        logger.warning(
+            "%s: %d parts are cut where their file ends, the first: %s (cut.csv)", corpus, len(cut), cut[0][0]
+        )
+    return Scan(rows, left_out, cut)
 
 
 def find_audio(folder: str | os.PathLike[str], below: str = "", suffixes: Sequence[str] = AUDIO_SUFFIXES) -> list[str]:
@@ -178,7 +194,8 @@ def _row(clip: Clip, info: AudioInfo) -> Row | str:
     stop = info.duration if clip.stop is None else clip.stop
     if not 0 <= clip.start < stop:
         return "is an impossible range: expected 0 <= start < stop"
-    if clip.start >= info.duration or stop > info.duration + _SLACK_SECONDS:
+    # Half of it is enough, but for a rounding.
+    if info.duration - clip.start < (stop - clip.start) / 2 - 1e-9:
         return f"ends after the file, which holds {info.duration:.3f} s"
     if clip.channel is not None and not 0 <= clip.channel < info.channels:
         return f"is of channel {clip.channel}, counted from 0, of a file that has {info.channels}"
@@ -196,10 +213,10 @@ def _row(clip: Clip, info: AudioInfo) -> Row | str:
     }
 
 
-def _report(skipped: list[tuple[str, str]], save_folder: Path) -> None:
+def _report(skipped: list[tuple[str, str]], path: Path) -> None:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([("file", "reason"), *skipped])
-    atomic_write(save_folder / "skipped.csv", text.getvalue())
+    atomic_write(path, text.getvalue())
 
 
 def _why(skipped: list[tuple[str, str]]) -> str:

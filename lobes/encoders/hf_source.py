@@ -221,13 +221,18 @@ def load_state(model: nn.Module, path: str | Path, anchor: str) -> None:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, pickle and zip have errors of their own
         line = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: cannot be read ({line[:200]}); expected a file of tensors") from error
+        raise CheckpointError(
+            f"{path}: cannot be read ({line[:200]}); expected a file of tensors: what else is pickled, as in fairseq's"
+            " checkpoints, is never run"
+        ) from error
     for inner in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(inner), dict):
             state = state[inner]
     at = next((name for name in state if str(name).endswith(anchor)), None) if isinstance(state, dict) else None
     if at is None:
-        raise CheckpointError(f"{path}: no tensor is called {anchor}; expected weights of {type(model).__name__}")
+        theirs = isinstance(state, dict) and any(".self_attn.k_proj" in str(name) for name in state)
+        hint = ", under Transformers' names: these are fairseq's, which it can convert" if theirs else ""
+        raise CheckpointError(f"{path}: no tensor is called {anchor}; expected weights of {type(model).__name__}{hint}")
     prefix = at.removesuffix(anchor)
     state = {_new_name(k.removeprefix(prefix)): v for k, v in state.items() if k.startswith(prefix)}
     expected = model.state_dict()

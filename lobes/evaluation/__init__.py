@@ -35,7 +35,7 @@ from lobes.evaluation.event_plots import (
     write_precision_recall,
 )
 from lobes.evaluation.events import EventFinder, EventRule, OverlapAverage, find_events
-from lobes.evaluation.matched_pairs import MatchedPairs, mapsswe
+from lobes.evaluation.matched_pairs import MatchedPairs, mapsswe, mcnemar
 from lobes.evaluation.metrics import (
     Metric,
     accuracy,
@@ -62,7 +62,6 @@ from lobes.evaluation.statistics import (
     bootstrap_interval,
     holm,
     jackknife_interval,
-    mcnemar,
     paired_bootstrap,
     sign_flip_test,
 )

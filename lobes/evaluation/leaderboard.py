@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lobes.errors import DataError
-from lobes.evaluation.matched_pairs import mapsswe
+from lobes.evaluation.matched_pairs import RIGHT_OR_WRONG, mapsswe, mcnemar
 from lobes.evaluation.metrics import HIGHER_IS_BETTER, PERCENT, Metric
 from lobes.evaluation.ranking import Floats, critical_difference, friedman, kendall_tau, nemenyi, rank_intervals, ranks
 from lobes.evaluation.seeds import compare_seeds, seeded_draws, seeds_interval
-from lobes.evaluation.statistics import holm, mcnemar
+from lobes.evaluation.statistics import holm
 
 PUBLISHED_COLUMNS = ("task", "model", "mode", "head", "metric", "unit", "value", "deviation", "mark", "source")
 COST_COLUMNS = (
@@ -119,10 +120,18 @@ def make_board(
             continue
         try:
             found = _pairs(members, metric)
-            draws[family] = seeded_draws([_records(entry) for entry in members], metric, n=n, seed=seed)
+            drawn = seeded_draws([_records(entry) for entry in members], metric, n=n, seed=seed)
         except DataError as error:
             notes.append(f"{', '.join(family)}: not compared in pairs: {error}")
             continue
+        undefined = int((~_defined(drawn)).sum())
+        if undefined:
+            notes.append(
+                f"{', '.join(family)}: {metric.name} is undefined in {undefined} of {n} resamples, which have no item"
+                " of some kind; intervals of ranks and of agreement are without them"
+            )
+        if undefined < n:
+            draws[family] = drawn
         pairs += found
         _against_best(members, found, rows)
     return {
@@ -140,7 +149,8 @@ def read_published(path: str | Path) -> list[Row]:
     Raises
     ------
     DataError
-        The file has other columns, a value is not a number, or a row has no source.
+        The file has other columns, a value is not a number, a row has no source, or a metric that is a fraction here is
+        not in percent there.
     """
     path = Path(path)
     if not path.is_file():
@@ -157,6 +167,10 @@ def read_published(path: str | Path) -> list[Row]:
             if not line["source"].strip():
                 raise DataError(f"{place}: source is empty, expected where the figure was read")
             percent = line["unit"] == "%"
+            if line["metric"] in PERCENT and not percent:
+                raise DataError(
+                    f"{place}: unit is {line['unit']!r}, expected % for {line['metric']}, for BLEU as for error rates"
+                )
             try:
                 value, deviation = (
                     float(line[name] or "nan") / (100 if percent else 1) for name in ("value", "deviation")
@@ -281,10 +295,9 @@ def _pairs(members: Sequence[Entry], metric: Metric) -> list[Row]:
         row: Row = dict(zip(("task", "mode", "head"), one.family, strict=True))
         row |= {"a": one.model, "b": other.model, "metric": metric.name, "percent": metric.name in PERCENT}
         row |= {name: getattr(found, name) for name in ("difference", "low", "high", "method")} | {"p": found.p_value}
-        common = sorted(set(a) & set(b))
         # The field's own tests know nothing of seeds, nor of groups.
-        alone = (a[common[0]], b[common[0]]) if len(common) == 1 else None
-        row["mcnemar"] = mcnemar(*alone) if alone and metric.name == "accuracy" else None
+        alone = (*a.values(), *b.values()) if len(a) == len(b) == 1 else None
+        row["mcnemar"] = mcnemar(alone[0], alone[1], metric) if alone and metric.name in RIGHT_OR_WRONG else None
         row["mapsswe"] = mapsswe(*alone).p_value if alone and metric.name in ("wer", "cer") else None
         rows.append(row)
     for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
@@ -327,7 +340,7 @@ def _ranks(mode: str, families: Mapping[Family, Sequence[Entry]], draws: Mapping
     if len(complete) < 2:
         return found
     size = max((len(draws[family]) for family in mine if family in draws), default=1)
-    scores, drawn = [], []
+    scores, drawn, defined = [], [], np.ones(size, dtype=bool)
     for task in tasks:
         heads = [family for family in mine if family[0] == task]
         places = [[_models(mine[family]).index(model) for model in complete] for family in heads]
@@ -338,9 +351,14 @@ def _ranks(mode: str, families: Mapping[Family, Sequence[Entry]], draws: Mapping
             draws[family][:, place] if family in draws else np.tile(value, (size, 1))
             for family, place, value in zip(heads, places, values, strict=True)
         ]
+        whole = np.all([_defined(part) for part in parts], axis=0)
+        defined &= whole
+        parts = [np.where(whole[:, None], part, value) for part, value in zip(parts, values, strict=True)]
         drawn.append(ranks(np.stack(parts, axis=-1), higher).mean(-1))
+    found["resampled"] &= bool(defined.any())
     table = np.stack(scores, axis=-1)
-    intervals = rank_intervals(table, np.stack(drawn, axis=-1), higher_is_better=False)
+    sampled = np.stack(drawn, axis=-1)[defined] if defined.any() else table[None]
+    intervals = rank_intervals(table, sampled, higher_is_better=False)
     systems = [{"model": model, **vars(interval)} for model, interval in zip(complete, intervals, strict=True)]
     if len(complete) >= 3 and len(tasks) >= 2:
         statistic, p_value = friedman(table, higher_is_better=False)
@@ -348,6 +366,11 @@ def _ranks(mode: str, families: Mapping[Family, Sequence[Entry]], draws: Mapping
         found["critical_difference"] = critical_difference(len(complete), len(tasks))
         found["nemenyi"] = {"models": complete, "p": nemenyi(table, higher_is_better=False).tolist()}
     return found | {"systems": sorted(systems, key=lambda system: system["rank"])}
+
+
+def _defined(drawn: Floats) -> NDArray[np.bool_]:
+    """Which resamples (n, systems) have a figure for every system."""
+    return np.asarray(np.isfinite(drawn).all(-1))
 
 
 def _models(members: Sequence[Entry]) -> list[str]:
@@ -371,7 +394,8 @@ def _agreement(families: Mapping[Family, Sequence[Entry]], draws: Mapping[Family
         row |= {"tau": tau if math.isfinite(tau) else None, "low": None, "high": None}
         if one in draws and other in draws and math.isfinite(tau):
             drawn = kendall_tau(*(draws[f][:, place] for f, place in zip((one, other), places, strict=True)))
-            low, high = np.nanquantile(drawn, [0.025, 0.975]).tolist()
-            row |= {"low": min(low, tau), "high": max(high, tau)}
+            if np.isfinite(drawn).any():
+                low, high = np.nanquantile(drawn, [0.025, 0.975]).tolist()
+                row |= {"low": min(low, tau), "high": max(high, tau)}
         rows.append(row)
     return rows

@@ -1,4 +1,7 @@
-"""The matched-pairs test of two recognisers (MAPSSWE), on their errors in the same segments."""
+"""The field's own tests of two systems on the same items: MAPSSWE of recognisers, McNemar's of classifiers.
+
+They take items for independent, and know of one run of each.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from lobes.errors import DataError
-from lobes.evaluation.metrics import wer
+from lobes.errors import ConfigError, DataError
+from lobes.evaluation.metrics import Metric, accuracy, wer
 from lobes.evaluation.records import Records
 from lobes.evaluation.resampling import paired_tables
+
+#: Metrics of items that are right or wrong, with the two fields that are then equal.
+RIGHT_OR_WRONG = {
+    "accuracy": ("target", "prediction"),
+    "uar": ("target", "prediction"),
+    "intent_accuracy": ("intents", "intents_right"),
+}
 
 
 @dataclass(frozen=True)
@@ -82,3 +92,42 @@ def mapsswe(a: Records, b: Records) -> MatchedPairs:
     else:
         statistic = difference / error
     return MatchedPairs(difference, statistic, math.erfc(abs(statistic) / math.sqrt(2)), len(z))
+
+
+def mcnemar(a: Records, b: Records, metric: Metric = accuracy) -> float:
+    """Return the exact two-sided p-value of McNemar's test (1947) that two classifiers are right equally often.
+
+    Only items that one system has right and the other wrong count; their split is binomial with p = 1/2. Items are
+    taken as independent: where speakers repeat, prefer `sign_flip_test`.
+
+    Parameters
+    ----------
+    a, b : sequence of dict
+        Records with `id` and what the metric reads, matched by `id`.
+    metric : Metric
+        One of `RIGHT_OR_WRONG`. With `uar` it is still decisions that are counted, each alike, and not classes; with
+        `intent_accuracy` items that have an intent.
+
+    Raises
+    ------
+    ConfigError
+        The metric is another.
+
+    Example
+    -------
+    >>> from lobes.evaluation import label_records
+    >>> mcnemar(label_records([1] * 8, [1] * 8), label_records([1] * 8, [0] * 6 + [1] * 2))
+    0.03125
+    """
+    if metric.name not in RIGHT_OR_WRONG:
+        raise ConfigError(f"metric is {metric.name}: expected {' or '.join(RIGHT_OR_WRONG)}, of items right or wrong")
+    table_a, table_b, _, _ = paired_tables(a, b, metric, None)
+    meant, found = RIGHT_OR_WRONG[metric.name]
+    right_a, right_b = (table[meant] == table[found] for table in (table_a, table_b))
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    discordant, smaller = only_a + only_b, min(only_a, only_b)
+    if discordant == 0:
+        return 1.0
+    from scipy.special import bdtr
+
+    return min(1.0, 2.0 * float(bdtr(smaller, discordant, 0.5)))

@@ -15,7 +15,9 @@ Coverage of nominal 95 % intervals in simulated systems whose seeds differ (`tes
 prints it; error rate, accuracy): two seeds and 20 groups 94, 94 with `"t"` and 86, 89 with `"bootstrap"`; three and 8:
 96, 97 and 90, 92; three and 20: 95, 96 and 91, 94; five and 20: 94, 96 and 91, 96; ten and 20: 94, 94 and 94, 96.
 
-With one seed these are `bootstrap_interval` and `paired_bootstrap`, and `method` says that it was one seed.
+With one seed these are `bootstrap_interval` and `paired_bootstrap`, and `method` says that it was one seed. Where one
+of two systems has one seed and the other several, its seeds are taken to differ as the other's: of equal systems that
+tells apart 4 to 9 in a hundred (p < 0.05), where comparing two single runs tells apart 15 to 37.
 """
 
 from __future__ import annotations
@@ -105,8 +107,9 @@ def compare_seeds(
     """Return the difference a - b of two systems, each the mean over its seeds, with interval and two-sided p-value.
 
     As `seeds_interval` with `"t"`: groups of items are paired, seeds are not: the same number makes other random
-    weights of different systems. Where one of the two has a single seed nothing is known of its others:
-    `paired_bootstrap` compares one run of each, with the same seed if there is one, and `method` says so.
+    weights of different systems. Where one of the two has a single seed nothing is known of its others: they are taken
+    to differ as much as the other system's. Where both have a single one, `paired_bootstrap` compares the two runs.
+    `method` says which.
 
     Parameters
     ----------
@@ -129,10 +132,9 @@ def compare_seeds(
             raise DataError(f"seeds: {sorted(a)} and {sorted(b)} have none in common to pair; pass paired=False")
         a, b = ({seed: runs[seed] for seed in common} for runs in (a, b))
     _check([*a.values()] and [*b.values()], "t", level)
-    if min(len(a), len(b)) == 1:
-        common = sorted(set(a) & set(b))
-        one, other = (common[0], common[0]) if common else (min(a), min(b))
-        found = paired_bootstrap(a[one], b[other], metric, group, level=level)
+    if len(a) == len(b) == 1:
+        ((one, other),) = zip(a.values(), b.values(), strict=True)
+        found = paired_bootstrap(one, other, metric, group, level=level)
         return replace(found, method=f"{found.method}, one seed")
     tables, index = _aligned([*a.values(), *b.values()], metric, group)
     values = np.array([_defined(metric, metric(table)) for table in tables])
@@ -147,7 +149,8 @@ def compare_seeds(
     p_value = _p_value(difference, error, freedom)
     seeds = f"{first}" if first == len(b) else f"{first} and {len(b)}"
     seeds = f"{seeds} paired" if paired else seeds
-    method = f"t over {seeds} seeds and {unit}"
+    borrowed = ", the one's seeds taken to differ as the other's" if 1 in (first, len(b)) else ""
+    method = f"t over {seeds} seeds and {unit}{borrowed}"
     return Comparison(difference, low, high, p_value, value_a, value_b, level, len(index), n_groups, method)
 
 
@@ -256,15 +259,22 @@ def _two_way(pseudo: Floats) -> tuple[float, float]:
 
 
 def _difference(a: Floats, b: Floats) -> tuple[float, float]:
-    """The same of the difference of two systems' means: their groups are the same, their seeds their own."""
+    """The same of the difference of two systems' means: their groups are the same, their seeds their own.
+
+    Of a system that has a single seed they are taken to have the variance of the other's.
+    """
     groups = a.shape[1]
     total = float((a.mean(0) - b.mean(0)).var(ddof=1)) / groups  # contains what a seed has with single groups
     parts = total**2 / (groups - 1)
+    single = [pseudo for pseudo in (a, b) if len(pseudo) == 1]
     for pseudo in (a, b):
+        if len(pseudo) == 1:
+            continue
         of_seeds, _, rest = _mean_squares(pseudo)
+        share = sum(1 / part.size for part in (pseudo, *single))
         if of_seeds > rest:
-            total += (of_seeds - rest) / pseudo.size
-            parts += (of_seeds / pseudo.size) ** 2 / (len(pseudo) - 1)
+            total += (of_seeds - rest) * share
+            parts += (of_seeds * share) ** 2 / (len(pseudo) - 1)
     return math.sqrt(total), total**2 / parts if parts > 0 else float(groups - 1)
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lobes.errors import ConfigError, DataError
-from lobes.evaluation.metrics import Metric, accuracy
+from lobes.evaluation.metrics import Metric
 from lobes.evaluation.records import Records
 from lobes.evaluation.resampling import group_index, leave_one_out, paired_tables, resampled
 
@@ -241,34 +241,6 @@ def sign_flip_test(
         difference = metric(both, np.hstack([1 - swap, swap])) - metric(both, np.hstack([swap, 1 - swap]))
         extreme += int((np.abs(difference) >= observed - tolerance).sum())
     return extreme / total
-
-
-def mcnemar(a: Records, b: Records) -> float:
-    """Return the exact two-sided p-value of McNemar's test (1947) that two classifiers are right equally often.
-
-    Only items that one system has right and the other wrong count; their split is binomial with p = 1/2. Items are
-    taken as independent: where speakers repeat, prefer `sign_flip_test`.
-
-    Parameters
-    ----------
-    a, b : sequence of dict
-        Records with `id`, `target` and `prediction`, matched by `id`.
-
-    Example
-    -------
-    >>> from lobes.evaluation import label_records
-    >>> mcnemar(label_records([1] * 8, [1] * 8), label_records([1] * 8, [0] * 6 + [1] * 2))
-    0.03125
-    """
-    table_a, table_b, _, _ = paired_tables(a, b, accuracy, None)
-    right_a, right_b = (table["target"] == table["prediction"] for table in (table_a, table_b))
-    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    discordant, smaller = only_a + only_b, min(only_a, only_b)
-    if discordant == 0:
-        return 1.0
-    from scipy.special import bdtr
-
-    return min(1.0, 2.0 * float(bdtr(smaller, discordant, 0.5)))
 
 
 def holm(p_values: list[float]) -> list[float]:

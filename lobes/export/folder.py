@@ -84,7 +84,8 @@ def load_encoder(source: str | Path, *, untrained: bool = False, seed: int = 0) 
     source : str or Path
         An encoder folder, the output folder of a run (which has one as ``encoder/``), a name out of
         `available_encoders`, or an ``.onnx`` file, which gives an `OnnxEncoder`. From elsewhere: a folder or an id of
-        Hugging Face, or a ``.pt`` file of torchaudio, such as AVES'; see `lobes.export.upstream.load_upstream`.
+        Hugging Face, a ``.ckpt`` file of SpeechBrain beside such a ``config.json``, or a ``.pt`` file of torchaudio,
+        such as AVES'; see `lobes.export.upstream.load_upstream`.
     untrained : bool
         Leave the weights as they were initialised: the control that pretraining has to beat.
     seed : int

@@ -9,7 +9,7 @@ from lobes.probes.ctc_alignment import ctc_align, word_segments
 from lobes.probes.ctc_beam import CTCDecoder, TokenLM, ctc_beam
 from lobes.probes.downstream import Downstream, cache_features
 from lobes.probes.features import collate_features, extract_features
-from lobes.probes.fold import Decision, decision_records, probe_fold
+from lobes.probes.fold import Decision, decision_records, probe_fold, seeded
 from lobes.probes.heads import AttentiveHead, BiLSTMHead, FrameLinear, LinearHead, Probe
 from lobes.probes.layer_sum import WeightedLayerSum
 from lobes.probes.logistic import LogisticProbe
@@ -92,6 +92,7 @@ __all__ = [
     "probe_fold",
     "rated_steps",
     "recognised_words",
+    "seeded",
     "seq2seq_loss",
     "training_free",
     "unseen_characters",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -48,6 +49,8 @@ def decision_records(decisions: Sequence[Decision], positive: str | None = None)
     >>> decision_records(found, positive="duet")
     [{'id': 'a', 'group': 'S10', 'target': 1, 'prediction': 0, 'score': 0.4}]
     """
+    if not decisions:
+        return []
     targets, predictions, ids, groups, scores = zip(*decisions, strict=True)
     if positive is None:
         return label_records(targets, predictions, ids, groups)
@@ -55,6 +58,20 @@ def decision_records(decisions: Sequence[Decision], positive: str | None = None)
         [int(t == positive) for t in targets], [int(p == positive) for p in predictions], ids, groups
     )
     return [record | {"score": float(score[positive])} for record, score in zip(records, scores, strict=True)]
+
+
+def seeded(make: Callable[..., Any], seed: int) -> Any:
+    """Make a probe, and give the seed to one that draws at random and was not given another.
+
+    Example
+    -------
+    >>> from functools import partial
+    >>> from lobes.probes import KNNProbe
+    >>> seeded(MLPProbe, 3).seed, seeded(partial(MLPProbe, seed=7), 3).seed, type(seeded(KNNProbe, 3)).__name__
+    (3, 7, 'KNNProbe')
+    """
+    draws = "seed" in inspect.signature(make).parameters
+    return make(seed=seed) if draws and "seed" not in getattr(make, "keywords", {}) else make()
 
 
 def probe_fold(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lobes.errors import ConfigError, DataError
+from lobes.evaluation import label_records
 from lobes.probes.logistic import LogisticProbe
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,13 @@ class MLPOptions(NamedTuple):
 GRID = tuple(
     itertools.starmap(MLPOptions, itertools.product((1, 2), (3.2e-3, 1e-3, 3.2e-4, 1e-4), ("uniform", "normal")))
 )
+
+
+class _Fit(NamedTuple):
+    score: float
+    epochs: int
+    decided: list[int]
+    model: nn.Module
 
 
 class MLPProbe:
@@ -67,6 +75,8 @@ class MLPProbe:
         The point that was chosen.
     strength : float
         Its learning rate.
+    held_out : list of dict
+        Records of the decisions of the best point on the training utterances that were validated on.
     """
 
     def __init__(self, n_points: int = 8, max_epochs: int = 500, valid_share: float = 0.2, seed: int = 0) -> None:
@@ -76,6 +86,7 @@ class MLPProbe:
         self.classes: list[str] = []
         self.layer, self.strength, self.n_parameters = 0, 0.0, 0
         self.options = GRID[0]
+        self.held_out: list[dict[str, Any]] = []
 
     def fit(self, features: np.ndarray, labels: Sequence[str], groups: Sequence[str]) -> MLPProbe:
         """Choose layer and point, and fit; see `LogisticProbe.fit`."""
@@ -87,13 +98,15 @@ class MLPProbe:
         x = (x - self.mean) / self.deviation
         random = np.random.default_rng(self.seed)
         valid = torch.as_tensor(self._held_out(groups, labels, random))
-        found: list[tuple[float, int, MLPOptions]] = []
+        found: list[tuple[MLPOptions, _Fit]] = []
         for number in random.permutation(len(GRID))[: self.n_points]:
-            score, epochs, _ = self._train(GRID[number], x[~valid], y[~valid], x[valid], y[valid], self.max_epochs)
-            found.append((score, epochs, GRID[number]))
-        score, epochs, self.options = max(found, key=lambda one: one[0])
-        logger.info("MLP: %s, %d epochs, %.3f on the groups held out", self.options, epochs, score)
-        self._model = self._train(self.options, x, y, None, None, epochs)[2]
+            fit = self._train(GRID[number], x[~valid], y[~valid], x[valid], y[valid], self.max_epochs)
+            found.append((GRID[number], fit))
+        self.options, best = max(found, key=lambda one: one[1].score)
+        decided = [self.classes[index] for index in best.decided]
+        self.held_out = label_records(np.asarray(labels)[valid.numpy()].tolist(), decided)
+        logger.info("MLP: %s, %d epochs, %.3f on the groups held out", self.options, best.epochs, best.score)
+        self._model = self._train(self.options, x, y, None, None, best.epochs).model
         self.strength = self.options.learning_rate
         self.n_parameters = sum(p.numel() for p in self._model.parameters())
         return self
@@ -122,13 +135,14 @@ class MLPProbe:
 
     def _train(
         self, options: MLPOptions, x: Tensor, y: Tensor, x_valid: Tensor | None, y_valid: Tensor | None, epochs: int
-    ) -> tuple[float, int, nn.Module]:
-        """Best accuracy on the held-out groups, after how many epochs, and the model at the end."""
+    ) -> _Fit:
+        """Best accuracy on the held-out groups, after how many epochs, what was decided, and the model at the end."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             model = _perceptron(x.shape[1], len(self.classes), options)
             optimizer = torch.optim.Adam(model.parameters(), options.learning_rate)
             best, best_epoch = -1.0, epochs
+            decided: list[int] = []
             for epoch in range(1, epochs + 1):
                 model.train()
                 for batch in torch.randperm(len(x)).split(_BATCH):
@@ -139,12 +153,13 @@ class MLPProbe:
                 if x_valid is not None and y_valid is not None and epoch % _CHECK_EPOCHS == 0:
                     model.eval()
                     with torch.no_grad():
-                        score = float((model(x_valid).argmax(-1) == y_valid).float().mean())
+                        said = model(x_valid).argmax(-1)
+                    score = float((said == y_valid).float().mean())
                     if score > best:
-                        best, best_epoch = score, epoch
+                        best, best_epoch, decided = score, epoch, said.tolist()
                     elif epoch - best_epoch >= _PATIENCE * _CHECK_EPOCHS:
                         break
-        return best, best_epoch, model.eval()
+        return _Fit(best, best_epoch, decided, model.eval())
 
 
 def _perceptron(n_features: int, n_classes: int, options: MLPOptions) -> nn.Module:

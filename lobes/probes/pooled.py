@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lobes.encoders import EncoderOutput
 from lobes.errors import DataError
+from lobes.evaluation import label_records
 from lobes.probes.pooling import MeanStdPool
 
 
@@ -51,6 +52,9 @@ class PooledProbe(ABC):
         What was chosen.
     n_parameters : int
         What was fitted.
+    held_out : list of dict
+        Records of the decisions on the training utterances, each by a model of the other groups: layer and option were
+        chosen by them, so that their score flatters a little.
     """
 
     balanced = False
@@ -59,6 +63,7 @@ class PooledProbe(ABC):
         self.strengths = tuple(strengths)
         self.layer, self.strength, self.n_parameters = 0, self.strengths[0], 0
         self.classes: list[str] = []
+        self.held_out: list[dict[str, Any]] = []
 
     def fit(self, features: np.ndarray, labels: Sequence[str], groups: Sequence[str]) -> PooledProbe:
         """Choose layer and option, and fit.
@@ -82,13 +87,12 @@ class PooledProbe(ABC):
                     f"{name}: {len(np.unique(values))} distinct, expected two or more to choose a probe's options by "
                     "leaving groups out; train on more"
                 )
-        scores = {
-            (layer, strength): self._left_out(x[:, layer], y, g, strength)
-            for strength in self.strengths
-            for layer in range(x.shape[1])
-        }
-        # The best; of equals the first option, and the lowest layer.
-        self.layer, self.strength = max(scores, key=lambda choice: scores[choice])
+        best = -1.0
+        for strength in self.strengths:
+            for layer in range(x.shape[1]):
+                score, decided = self._left_out(x[:, layer], y, g, strength)
+                if score > best:  # of equals the first option, and the lowest layer
+                    best, self.layer, self.strength, self.held_out = score, layer, strength, decided
         self._model = self._solve(x[:, self.layer], y, self.strength)
         self.classes = self._model.classes_.tolist()
         self.n_parameters = self._count()
@@ -102,8 +106,12 @@ class PooledProbe(ABC):
         """Of each of `classes`, (M, C), for M utterances with features (M, L, F)."""
         return self._model.predict_proba(np.asarray(features, dtype=np.float64)[:, self.layer])
 
-    def _left_out(self, x: np.ndarray, y: np.ndarray, g: np.ndarray, strength: float) -> float:
+    def _left_out(
+        self, x: np.ndarray, y: np.ndarray, g: np.ndarray, strength: float
+    ) -> tuple[float, list[dict[str, Any]]]:
         """How well each group is told by a model of the others: mean accuracy of the groups, or recall of the classes.
+
+        Beside it the records of these decisions.
 
         A group may lack some classes, so that recalls are of all groups' decisions together.
         """
@@ -116,7 +124,8 @@ class PooledProbe(ABC):
         parts = y if self.balanced else g
         right = decided == y
         scores = [right[tested & (parts == part)].mean() for part in np.unique(parts[tested])]
-        return float(np.mean(scores)) if scores else 0.0
+        records = label_records(y[tested].tolist(), decided[tested].tolist())
+        return float(np.mean(scores)) if scores else 0.0, records
 
     @abstractmethod
     def _solve(self, x: np.ndarray, y: np.ndarray, strength: float) -> Any:

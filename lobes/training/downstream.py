@@ -1,17 +1,18 @@
 """What recipes of downstream tasks share: an encoder, how much of it is trained, and a head on its layers.
 
 Three keys choose all of it, alike in every task: ``encoder`` (ours, a hub id, a local folder, `logmel`), ``mode``
-(`frozen`, `finetune`, or a method of `lobes.adapters`) and ``head``.
+(`frozen`, `finetune`, or a method of `lobes.adapters`) and ``head`` (one of `lobes.probes`, by its name or a tag).
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from lobes import adapters
+from lobes import adapters, probes
 from lobes.adapters import Adaptation
 from lobes.dataio import AudioDataset
 from lobes.distillation import TargetCache, Teacher
@@ -31,7 +32,8 @@ def load_upstream(hparams: Mapping[str, Any]) -> nn.Module:
     ---------
     hparams : mapping
         ``mode`` is `frozen`, `finetune`, the name of a method of `lobes.adapters` with its default options, such as
-        `LoRA`, or the method itself: ``!new:lobes.adapters.LoRA`` in a YAML.
+        `LoRA`, or the method itself: ``!new:lobes.adapters.LoRA`` in a YAML. ``head``, if there is one, is looked at as
+        `head_of` does.
 
     Returns
     -------
@@ -41,9 +43,11 @@ def load_upstream(hparams: Mapping[str, Any]) -> nn.Module:
     Raises
     ------
     ConfigError
-        ``mode`` is another word, or the method does not fit the encoder; before anything is computed.
+        ``mode`` or ``head`` is another word, or the method does not fit the encoder; before anything is computed.
     """
     mode = hparams["mode"]
+    if hparams.get("head") is not None:
+        head_of(hparams)
     method = adaptation(mode)
     encoder = load_encoder(hparams["encoder"], untrained=hparams["untrained"], seed=hparams["seed"])
     if method is None:
@@ -65,22 +69,62 @@ def adaptation(mode: str | Adaptation) -> Adaptation | None:
     return found()
 
 
+def head_of(hparams: Mapping[str, Any]) -> Callable[..., nn.Module]:
+    """What ``head`` names: itself, or of a plain name the head of `lobes.probes`, with its default options.
+
+    Call it before what takes long, so that a name that is none is told at once.
+
+    Raises
+    ------
+    ConfigError
+        There is no such head.
+
+    Example
+    -------
+    >>> head_of({"head": "BiLSTMHead"}).__name__
+    'BiLSTMHead'
+    """
+    head = hparams["head"]
+    if callable(head):
+        return head  # type: ignore[no-any-return]
+    heads = {name: found for name in probes.__all__ if _is_head(found := getattr(probes, name))}
+    if not isinstance(head, str) or head not in heads:
+        raise ConfigError(
+            f"head is {head!r}: expected one of {', '.join(sorted(heads))}, or with options"
+            " '!name:lobes.probes.LinearHead {dropout: 0.2}'"
+        )
+    return heads[head]
+
+
 def with_layers(
     hparams: Mapping[str, Any], encoder: nn.Module, datasets: Sequence[AudioDataset], device: str = "cpu"
 ) -> list[AudioDataset]:
     """The datasets with ``layers`` in place of ``sig`` where the encoder is frozen, or as they are.
 
     ``features`` says where they are kept: None computes them in each step, `memory` once in each run, and a folder once
-    for all runs, heads and tasks that hear the same utterances with this encoder.
+    for all runs, heads and tasks that hear the same utterances with this encoder. ``features_gib`` is the most that a
+    split's may take there, GiB.
+
+    Raises
+    ------
+    ConfigError
+        A split's would take more, before any of it is computed.
     """
     where = hparams["features"]
     if where is None or hparams["mode"] != FROZEN:
         return list(datasets)
     if where == "memory":
         return [cache_features(dataset, encoder, device) for dataset in datasets]
+    most = float(hparams["features_gib"])
     cache = TargetCache(where, Teacher(encoder, range(len(encoder.layer_dims))))  # type: ignore[arg-type]
     for dataset in datasets:
-        cache.extract(dataset, device, part=(rank(), world_size()), progress=False)
+        try:
+            cache.extract(dataset, device, part=(rank(), world_size()), max_gib=most, progress=False)
+        except ConfigError as error:
+            raise ConfigError(
+                f"features_gib is {most:g}, too little for the features of a split in {where} ({error}); give more,"
+                " if there is room, or --features null, which computes them in each step"
+            ) from error
     on_main(cache.refresh)  # all processes have written before any reads
     cache.refresh()
     return [cache.attach(dataset, "layers", drop=["sig"]) for dataset in datasets]
@@ -94,7 +138,8 @@ def on_layers(
     Arguments
     ---------
     hparams : mapping
-        ``head`` is called with the layers' width and `n_outputs`; ``normalize_layers`` as for `lobes.probes.Probe`.
+        ``head``, as of `head_of`, is called with the layers' width and `n_outputs`; ``normalize_layers`` as for
+        `lobes.probes.Probe`.
     encoder : nn.Module
         From `load_upstream`.
     n_outputs : int
@@ -103,9 +148,16 @@ def on_layers(
         In place of ``head``.
     """
     dims: list[int] = list(encoder.layer_dims)  # type: ignore[arg-type]
-    built = (head or hparams["head"])(dims[0], n_outputs)
+    built = (head or head_of(hparams))(dims[0], n_outputs)
     return Downstream(encoder, Probe(dims, built, hparams["normalize_layers"]), frozen=None)
 
 
 def _is_method(found: Any) -> bool:
     return isinstance(found, type) and issubclass(found, Adaptation) and found is not Adaptation
+
+
+def _is_head(found: Any) -> bool:
+    """Heads are modules of (dim, n_outputs); what else a head takes has a default."""
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        return False
+    return list(inspect.signature(found).parameters)[:2] == ["dim", "n_outputs"]

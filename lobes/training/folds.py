@@ -17,10 +17,11 @@ from lobes.adapters import active_adapter, save_adapter
 from lobes.dataio import AudioDataset, audio_dataset, read_manifest
 from lobes.evaluation import auc, bootstrap_interval, uar, write_confusion, write_result
 from lobes.export import load_encoder
-from lobes.probes import Decision, Downstream, Probe, decision_records, probe_fold
+from lobes.probes import Decision, Downstream, Probe, decision_records, probe_fold, seeded
 from lobes.training.brain import Brain
 from lobes.training.checkpointer import Checkpointer
 from lobes.training.costs import costs
+from lobes.training.downstream import head_of
 from lobes.training.parallel import on_main
 
 
@@ -72,7 +73,8 @@ def tune_fold(
     n_classes: int,
     train: AudioDataset,
     test: AudioDataset,
-) -> tuple[list[Decision], dict[str, Any]]:
+    valid: AudioDataset | None = None,
+) -> tuple[list[Decision], dict[str, Any], list[Decision]]:
     """Train an encoder, as far as it is not frozen, with a head on the weighted sum of its layers, and test it.
 
     Parameters
@@ -94,14 +96,18 @@ def tune_fold(
         Outputs of the head.
     train, test : AudioDataset
         Of the fold.
+    valid : AudioDataset, optional
+        What learning rates and the like are chosen by; no epoch is.
 
     Returns
     -------
-    tuple of list and dict
-        The decision on each clip of `test`; what the training cost, as `lobes.evaluation.write_result` takes it.
+    tuple of list, dict and list
+        The decision on each clip of `test`; what the training cost, as `lobes.evaluation.write_result` takes it; the
+        decision on each clip of `valid`.
     """
-    found, cost = _tune(brain_class, hparams, run_opts, folder, encoder, n_classes, train, [test])
-    return found[0], cost
+    tests = [test] if valid is None else [test, valid]
+    found, cost = _tune(brain_class, hparams, run_opts, folder, encoder, n_classes, train, tests)
+    return found[0], cost, [] if valid is None else found[1]
 
 
 def _tune(
@@ -115,7 +121,7 @@ def _tune(
     tests: Sequence[AudioDataset],
 ) -> tuple[list[list[Decision]], dict[str, Any]]:
     """As `tune_fold`, with the decisions on several tests."""
-    head = hparams["head"](encoder.layer_dims[0], n_classes)  # type: ignore[index]
+    head = head_of(hparams)(encoder.layer_dims[0], n_classes)  # type: ignore[index]
     model = Downstream(encoder, Probe(encoder.layer_dims, head, normalize=True), frozen=None)  # type: ignore[arg-type]
     groups = model.parameter_groups(hparams["encoder_lr"])
     epochs = EpochCounter(hparams["epochs"])
@@ -211,7 +217,8 @@ def cross_validate(
 def _probe(
     hparams: Mapping[str, Any], encoder: nn.Module, device: Any, train: AudioDataset, test: AudioDataset, known: Any
 ) -> tuple[list[Decision], dict[str, Any]]:
-    return probe_fold(encoder, hparams["probe"](), train, test, hparams["label"], device, known=known)
+    probe = seeded(hparams["probe"], hparams["seed"])
+    return probe_fold(encoder, probe, train, test, hparams["label"], device, known=known)
 
 
 def class_weights(dataset: AudioDataset, label: str, classes: Sequence[str]) -> Tensor:

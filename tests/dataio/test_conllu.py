@@ -58,6 +58,25 @@ def test_a_tree_is_written_as_a_sentence_and_read_back(conllu, tmp_path):
     assert again[0].tree() == tree and again[0].meta("sent_id") == "x-1" and again[0].meta("text") == "le chat"
 
 
+def test_an_utterance_without_words_keeps_its_place(tmp_path):
+    none, tree = Tree((), (), (), ()), Tree(("oui",), ("INT",), (0,), ("root",))
+    path = write_conllu(tmp_path / "some.conllu", [none.sentence("x-1"), tree.sentence("x-2")])
+    again = read_conllu(path)
+    assert [(sentence.meta("sent_id"), sentence.tree()) for sentence in again] == [("x-1", none), ("x-2", tree)]
+    # What the evaluator of CoNLL 2018 asks of a sentence: one root, ten columns, no form that is empty.
+    (line,) = again[0].lines()[2:]
+    assert line.split("\t") == ["1", "_", "_", "_", "_", "_", "0", "_", "_", "_"]
+    underscore = Tree(("_",), ("PCT",), (0,), ("root",))
+    assert underscore.sentence("x").tree() == underscore, "a word that is written so is one where it has a tag"
+
+
+def test_heads_that_make_no_tree_are_read_where_that_is_asked():
+    cycle = Tree(("a", "b"), ("X", "X"), (2, 1), ("dep", "dep"))
+    assert cycle.sentence("x").tree(checked=False) == cycle
+    with pytest.raises(DataError, match="a cycle"):
+        cycle.sentence("x").tree()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "says"),
     [

@@ -76,7 +76,7 @@ def test_parts_of_a_file_are_rows_and_the_file_is_decoded_once(tmp_path, tone, m
     (tmp_path / "empty.wav").touch()
     decoded = []
     monkeypatch.setattr(scan, "check_audio", lambda path: decoded.append(path.name) or check_audio(path))
-    ranges = [(0.0, 0.5, None), (0.5, 2.005, 1), (1.5, 2.2, None), (2.0, 2.1, None), (0.7, 0.7, None), (0.0, 1.0, 2)]
+    ranges = [(0.0, 0.5, None), (0.5, 2.005, 1), (1.5, 2.6, None), (2.0, 2.1, None), (0.7, 0.7, None), (0.0, 1.0, 2)]
     clips = [Clip("long.wav", str(n), "g", {}, *part) for n, part in enumerate(ranges)]
     clips += [Clip("empty.wav", f"e{n}", "g", {}, n, n + 1.0) for n in range(3)]
     found = scan_clips(clips, tmp_path, tmp_path, corpus="t", n_jobs=1)
@@ -84,7 +84,7 @@ def test_parts_of_a_file_are_rows_and_the_file_is_decoded_once(tmp_path, tone, m
     assert kept == [(0.0, 0.5, 0.5, None), (0.5, 2.0, 1.5, 1)], "cut where a table was rounded"
     assert sorted(decoded) == ["empty.wav", "long.wav"]
     assert found.skipped == [
-        ("long.wav, 1.5-2.2 s", "ends after the file, which holds 2.000 s"),
+        ("long.wav, 1.5-2.6 s", "ends after the file, which holds 2.000 s"),
         ("long.wav, 2-2.1 s", "ends after the file, which holds 2.000 s"),
         ("long.wav, 0.7-0.7 s", "is an impossible range: expected 0 <= start < stop"),
         ("long.wav, 0-1 s", "is of channel 2, counted from 0, of a file that has 2"),
@@ -92,6 +92,25 @@ def test_parts_of_a_file_are_rows_and_the_file_is_decoded_once(tmp_path, tone, m
     ]
     long = scan_clips(clips[:2], tmp_path, tmp_path, corpus="t", max_seconds=1.0)
     assert long.skipped == [("long.wav, 0.5-2.005 s", "is longer than 1 s")]
+
+
+def test_a_part_that_ends_after_its_file_is_cut_where_half_of_it_is_there(tmp_path, tone, caplog):
+    tone(tmp_path / "talk.wav", 2.0, 8000)
+    ranges = [(0.0, 1.0), (1.0, 2.1), (1.5, 2.5), (1.4, 2.7), (1.9, 9.0)]
+    clips = [Clip("talk.wav", str(n), "g", {}, *part) for n, part in enumerate(ranges)]
+    with caplog.at_level(logging.WARNING):
+        found = scan_clips(clips, tmp_path, tmp_path, corpus="talks", n_jobs=1)
+    assert [(row["id"], row["stop"], row["duration"]) for row in found.rows] == [
+        ("0", 1.0, 1.0), ("1", 2.0, 1.0), ("2", 2.0, 0.5)
+    ]  # fmt: skip
+    assert [name for name, _ in found.skipped] == ["talk.wav, 1.4-2.7 s", "talk.wav, 1.9-9 s"]
+    with (tmp_path / "cut.csv").open() as file:
+        told = [(row["file"], row["reason"]) for row in csv.DictReader(file)]
+    why = "is cut at 2 s, where the file ends"
+    assert told == found.cut == [("talk.wav, 1-2.1 s", why), ("talk.wav, 1.5-2.5 s", why)]
+    assert "talks: 2 parts are cut where their file ends, the first: talk.wav, 1-2.1 s" in caplog.text
+    scan_clips(clips[:1], tmp_path, tmp_path, corpus="talks", n_jobs=1)
+    assert (tmp_path / "cut.csv").read_text() == "file,reason\n", "not of the scan before"
 
 
 def test_nothing_good_is_an_error(tmp_path, broken):

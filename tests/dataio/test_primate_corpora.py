@@ -172,7 +172,7 @@ def test_marmosets_are_parts_of_recordings_grouped_by_session(tmp_path, tone):
         "20160907_Twin1_marmoset1,0.0,0.5,0.5,1,0",
         "20160907_Twin1_marmoset1,0.5,0.6,0.1,11,0",
         "20160907_Twin1_marmoset2,0.25,1.0,0.75,10,1",
-        "20160910_Twin5_marmoset2,1.5,2.5,1.0,2,9",
+        "20160910_Twin5_marmoset2,1.5,2.75,1.25,2,9",
         "20160910_Twin5_marmoset2,1.0,1.5,0.5,99,9",
         "20160910_Twin5_marmoset2,0.5,1.5,1.0,0,9",
         "20161001_Twin2_marmoset1,0.5,1.5,1.0,3,2",
@@ -190,7 +190,7 @@ def test_marmosets_are_parts_of_recordings_grouped_by_session(tmp_path, tone):
     assert len(audio_dataset(path, 16000)[1]["sig"]) == 12000
     text = json.dumps(manifest.meta["skipped"])
     assert "call type '11' is none of 0 to 10: 1 lines" in text and "call type '99'" in text
-    assert text.count("20161001_Twin2_marmoset1") == 1 and "1.5-2.5 s" in text
+    assert text.count("20161001_Twin2_marmoset1") == 1 and "1.5-2.75 s" in text
     (folder / "labels.csv").write_text("\n".join([lines[0], "someone,0,1,1,1,0"]))
     with pytest.raises(DataError, match="labels.csv, call 0: filename is 'someone'"):
         prepare_infant_marmosets(folder, tmp_path / "save")

@@ -28,7 +28,7 @@ def rows_of(paths, split):
 
 @pytest.fixture
 def mtedx_folder(tmp_path, tone):
-    """fr-es/data/{split}/{wav/*.flac,txt/{split}.{yaml,fr,es}} as OpenSLR 100 unpacks."""
+    """fr-es/data/{split}/{wav/*.flac,txt/{split}.{yaml,fr,es}} as OpenSLR 100 unpacks; the yaml says `talk.wav`."""
     for split, talks in {"train": ("aaa", "bbb"), "valid": ("ccc",), "test": ("ddd",)}.items():
         data = tmp_path / "mtedx" / "fr-es" / "data" / split
         segments, lines = [], {"fr": [], "es": []}
@@ -40,7 +40,7 @@ def mtedx_folder(tmp_path, tone):
                     "duration": length,
                     "offset": 0.25 + number,
                     "speaker_id": f"s-{talk}",
-                    "wav": f"{talk}.flac",
+                    "wav": f"{talk}.wav",
                 }
                 segments.append(segment)
                 lines["fr"].append(f"phrase {talk} {number}\u2028 suite")
@@ -63,6 +63,29 @@ def test_mtedx(mtedx_folder, tmp_path):
     }
     row = rows_of(paths, "train")["train-000005-bbb"]
     assert (row["start"], row["stop"]) == (2.25, 3.0)
+    assert row["wav"] == "$data_root/data/train/wav/bbb.flac", "which the yaml calls bbb.wav"
+
+
+def test_mtedx_takes_the_file_that_is_there(mtedx_folder, tmp_path, tone):
+    wav = mtedx_folder / "fr-es" / "data" / "train" / "wav"
+    tone(wav / "aaa.wav", 3.0)
+    (wav / "bbb.flac").unlink()
+    paths = prepare_mtedx(mtedx_folder, tmp_path / "save", target="es")
+    assert {row["wav"].rpartition("/")[2] for row in rows_of(paths, "train").values()} == {"aaa.wav"}
+    assert {file.partition(",")[0] for file in skipped_of(paths["train"]) if "bbb" in file} == {
+        "data/train/wav/bbb.wav"
+    }
+
+
+def test_no_test_segment_of_mtedx_is_lost_for_an_end_that_is_off(mtedx_folder, tmp_path):
+    path = mtedx_folder / "fr-es" / "data" / "test" / "txt" / "test.yaml"
+    segments = yaml.safe_load(path.read_text())
+    segments[2]["duration"] = 1.0  # from 2.25 s, in a talk of 3 s
+    path.write_text(yaml.safe_dump(segments))
+    paths = prepare_mtedx(mtedx_folder, tmp_path / "save", target="es")
+    row = rows_of(paths, "test")["test-000002-ddd"]
+    assert (row["start"], row["stop"]) == (2.25, 3.0) and len(rows_of(paths, "test")) == 3
+    assert "ddd.flac, 2.25-3.25 s,is cut at 3 s" in (tmp_path / "save" / "cut.csv").read_text().replace('"', "")
 
 
 def test_mtedx_cuts_segments_out_of_talks(mtedx_folder, tmp_path):

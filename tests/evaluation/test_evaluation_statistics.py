@@ -15,11 +15,14 @@ from lobes.evaluation import (
     bootstrap_interval,
     eer,
     holm,
+    intent_accuracy,
     label_records,
     mcnemar,
     mean_metric,
     paired_bootstrap,
     sign_flip_test,
+    slot_f1,
+    tagged_records,
     trial_records,
     uar,
     wer,
@@ -224,6 +227,19 @@ def test_mcnemar_equals_the_binomial_test() -> None:
         p_value = mcnemar(label_records(targets, a), label_records(targets, b))
         assert p_value == pytest.approx(binomtest(only_a, only_a + only_b, 0.5).pvalue, abs=1e-9)
     assert mcnemar(label_records([1], [1]), label_records([1], [1])) == 1.0
+
+
+def test_mcnemar_counts_intents_as_it_counts_labels() -> None:
+    rng = np.random.default_rng(4)
+    meant = rng.choice(["order", "cancel"], 60).tolist()
+    heard = [[said if rng.random() < share else "other" for said in meant] for share in (0.9, 0.6)]
+    texts = [[f"#{intent} a <drink tea >" for intent in intents] for intents in (meant, *heard)]
+    a, b = (tagged_records(texts[0], understood) for understood in texts[1:])
+    expected = mcnemar(*(label_records(meant, intents) for intents in heard))
+    assert mcnemar(a, b, intent_accuracy) == expected < 0.05
+    assert mcnemar(*(label_records(meant, intents) for intents in heard), uar) == expected
+    with pytest.raises(ConfigError, match="metric is slot_f1: expected accuracy or uar or intent_accuracy"):
+        mcnemar(a, b, slot_f1)
 
 
 def test_holm_equals_its_definition() -> None:

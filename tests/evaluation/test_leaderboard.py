@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import pytest
 from leaderboard_results import MODELS, decisions, make_entries, make_result, transcripts
 
 from lobes.errors import DataError
-from lobes.evaluation import accuracy, cer, holm, mapsswe, mean_metric, wer
+from lobes.evaluation import accuracy, cer, eer, holm, mapsswe, mcnemar, mean_metric, uar, verification_records, wer
 from lobes.evaluation.leaderboard import COST_COLUMNS, Entry, make_board, metric_named, read_published
-from lobes.evaluation.leaderboard_page import write_board
+from lobes.evaluation.leaderboard_page import figure, write_board
 from lobes.evaluation.seeds import compare_seeds, seeds_interval
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +62,12 @@ def test_systems_are_compared_in_pairs_of_the_same_head(board):
     assert row_of(board, task="digits", model="attention")["p_best"] == pair["p_holm"] < 0.05
     one_seed = make_board([e for e in make_entries(1) if e.task == "digits"], n=20)
     assert all(0 <= pair["mcnemar"] <= 1 and pair["mapsswe"] is None for pair in one_seed["pairs"])
+    uars = [
+        Entry("t", name, "frozen", "x", {1: make_result(uar, decisions(right, 1), 1)})
+        for name, right in (("a", 0.9), ("b", 0.5))
+    ]
+    (pair,) = make_board(uars, n=20)["pairs"]
+    assert pair["mcnemar"] == mcnemar(decisions(0.9, 1), decisions(0.5, 1)) < 0.01
     french = [entry for entry in make_entries(1) if entry.task == "French"]
     for pair in make_board(french, n=20)["pairs"]:
         one, other = (
@@ -68,6 +75,22 @@ def test_systems_are_compared_in_pairs_of_the_same_head(board):
             for name in (pair["a"], pair["b"])
         )
         assert pair["mapsswe"] == mapsswe(one, other).p_value and pair["mcnemar"] is None
+
+
+def test_a_pair_has_the_sign_of_its_rows():
+    """One system has one seed, which is its best against the other's worst."""
+    runs = {"a": {1: 0.70}, "b": {1: 0.60, 2: 0.80, 3: 0.85}}
+    entries = [
+        Entry(
+            "t", name, "frozen", "x", {s: make_result(accuracy, decisions(right, s), s) for s, right in seeds.items()}
+        )
+        for name, seeds in runs.items()
+    ]
+    board = make_board(entries, n=20)
+    values = {row["model"]: row["value"] for row in board["rows"]}
+    (pair,) = board["pairs"]
+    assert pair["difference"] == pytest.approx(values["a"] - values["b"]) and pair["difference"] < 0
+    assert pair["mcnemar"] is None and [row["model"] for row in board["rows"] if row["best"]] == ["b"]
 
 
 def test_ranks_are_of_models_that_have_every_task(board):
@@ -101,7 +124,8 @@ def test_published_figures_are_apart(board):
     assert not names & {system["model"] for found in board["ranks"] for system in found["systems"]}
     row = row_of(board, task="SLU, MEDIA", model="LeBenchmark wav2vec2-FR-14K-large")
     assert (row["value"], row["seed_deviation"]) == pytest.approx((0.126, 0.006)) and not row["higher_is_better"]
-    assert row_of(board, task="AST, mTEDx fr-en", model="Pantagruel L-114k")["higher_is_better"]
+    row = row_of(board, task="AST, mTEDx fr-en", model="Pantagruel L-114k")
+    assert row["higher_is_better"] and (row["value"], figure(row, "value")) == (0.252, "25.2"), "a fraction, as ours is"
 
 
 @pytest.mark.parametrize(
@@ -110,6 +134,7 @@ def test_published_figures_are_apart(board):
         ("a,b,,,wer,%,x,,R,here", "could not convert string to float: 'x'"),
         ("a,b,,,wer,%,,,R,here", "value is ''"),
         ("a,b,,,wer,%,1,,R,", "source is empty"),
+        ("a,b,,,bleu,,18.0,,R,here", "unit is '', expected % for bleu"),
         ("a,b,,,wer,%,1", "another number of columns"),
     ],
 )
@@ -145,6 +170,40 @@ def test_systems_on_other_items_are_not_compared():
     entries = [Entry("t", str(n), "frozen", "x", {1: make_result(accuracy, decisions(0.5, 1, n), 1)}) for n in (60, 72)]
     board = make_board(entries, n=20)
     assert board["pairs"] == [] and "in one system only" in board["notes"][0] and len(board["rows"]) == 2
+
+
+def trials(quality, seed, speakers=3, utterances=4):
+    """Every pair of the utterances of a few speakers, with scores that tell them apart the better the higher."""
+    said = [(f"s{i}", f"s{i}-{j}") for i in range(speakers) for j in range(utterances)]
+    pairs = list(itertools.combinations(said, 2))
+    same = np.array([one[0] == other[0] for one, other in pairs])
+    scores = quality * same + np.random.default_rng([3, seed]).standard_normal(len(pairs))
+    speaker_of = {name: speaker for speaker, name in said}
+    listed = [(int(target), one[1], other[1]) for target, (one, other) in zip(same, pairs, strict=True)]
+    return verification_records(listed, scores, speaker_of)
+
+
+def test_resamples_in_which_a_metric_is_undefined_are_left_out_and_counted():
+    """Of three speakers one is drawn thrice in one resample of nine: no two speakers, so no equal error rate."""
+    entries = [
+        Entry("speakers", model, "frozen", head, {s: make_result(eer, trials(quality, s), s) for s in (1, 2)})
+        for head in ("cosine", "ECAPA")
+        for model, quality in (("a", 3.0), ("b", 1.5), ("c", 0.2))
+    ]
+    entries += [
+        Entry("digits", model, "frozen", "x", {s: make_result(accuracy, decisions(right, s), s) for s in (1, 2)})
+        for model, right in (("a", 0.9), ("b", 0.8), ("c", 0.4))
+    ]
+    board = make_board(entries, n=300)
+    first, second = board["notes"]
+    count = int(first.split(" of 300 resamples")[0].split()[-1])
+    assert first.startswith("speakers, frozen, cosine: eer is undefined in ") and "ECAPA" in second
+    assert 20 <= count <= 50  # a ninth of 300, with a standard error of 5
+    (ranks,) = board["ranks"]
+    assert [(s["model"], s["rank"]) for s in ranks["systems"]] == [("a", 1), ("b", 2), ("c", 3)]
+    assert ranks["resampled"] and all(1 <= s["low"] <= s["rank"] <= s["high"] <= 3 for s in ranks["systems"])
+    (tau,) = board["taus"]
+    assert tau["tau"] == 1 and tau["low"] <= 1 == tau["high"]
 
 
 def test_a_task_has_one_metric():

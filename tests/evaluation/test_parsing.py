@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import itertools
+import os
 import random
 
 import numpy as np
 import pytest
+import slow_conll18
 
-from lobes.dataio.conllu import Tree, parse_sentence
+from lobes.dataio.conllu import Sentence, Tree, parse_sentence
 from lobes.errors import DataError
 from lobes.evaluation.parsing import align_edits, align_order, align_spans, las, parse_counts, parse_records, uas, upos
 from lobes.evaluation.records import edit_counts
@@ -167,3 +171,61 @@ def test_span_alignment_equals_a_slow_search():
         spans = [list(itertools.pairwise([0, *itertools.accumulate(map(len, tree.words))])) for tree in (gold, system)]
         slow = [(i, j) for i, a in enumerate(spans[0]) for j, b in enumerate(spans[1]) if a == b]
         assert align_spans(gold, system) == slow
+
+
+def random_sentence(draw: random.Random, text: str) -> Sentence:
+    """The text in random words and multiword tokens, with a random tree."""
+    tokens, at = [], 0
+    while at < len(text):
+        form = text[at : at + draw.randint(1, 4)]
+        at += len(form)
+        tokens.append((form, draw.randint(2, 3) if draw.random() < 0.3 else 1))
+    tree, number, lines = random_tree(draw, sum(parts for _, parts in tokens)), 0, []
+    for form, parts in tokens:
+        if parts > 1:
+            lines.append(f"{number + 1}-{number + parts}\t{form}" + "\t_" * 8)
+        for _ in range(parts):
+            inner = form if parts == 1 else "".join(draw.choices("abAB", k=draw.randint(1, 2)))
+            tag, head, deprel = tree.upos[number], tree.heads[number], tree.deprels[number]
+            number += 1
+            lines.append(f"{number}\t{inner}\t_\t{tag}\t_\t_\t{head}\t{deprel}\t_\t_")
+    return parse_sentence(lines, "file")
+
+
+def random_pairs(seed: int, count: int):
+    """Two cuts and two trees of each of some texts."""
+    draw = random.Random(seed)
+    for _ in range(count):
+        text = "".join(draw.choices("ab", k=draw.randint(1, 12)))
+        yield random_sentence(draw, text), random_sentence(draw, text)
+
+
+def f1_of(gold: Sentence, system: Sentence) -> list[float]:
+    counts = parse_counts(gold.tree(), system.tree(), align_spans(gold, system))
+    names = ("aligned", "upos_correct", "uas_correct", "las_correct")
+    return [2 * counts[name] / (counts["gold_words"] + counts["system_words"]) for name in names]
+
+
+def test_scores_are_those_of_the_shared_tasks_rules():
+    compared = 0
+    for gold, system in random_pairs(3, 1500):
+        if slow_conll18.in_step(gold, system):
+            compared += 1
+            assert f1_of(gold, system) == pytest.approx(list(slow_conll18.scores(gold, system).values()))
+    assert compared > 400
+
+
+def test_scores_are_those_of_the_shared_tasks_evaluator():
+    """`conll18_ud_eval.py` (MPL 2.0) of https://github.com/ufal/conll2018, where an environment variable names it."""
+    path = os.environ.get("CONLL18_UD_EVAL")
+    if not path:
+        pytest.skip("CONLL18_UD_EVAL does not name conll18_ud_eval.py")
+    spec = importlib.util.spec_from_file_location("conll18_ud_eval", path)
+    evaluator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(evaluator)
+    for pair in random_pairs(4, 1500):
+        read = [evaluator.load_conllu(io.StringIO("\n".join([*one.lines(), "", ""]))) for one in pair]
+        theirs = evaluator.evaluate(*read)
+        assert f1_of(*pair) == pytest.approx([theirs[name].f1 for name in ("Words", "UPOS", "UAS", "LAS")])
+    empty = Tree((), (), (), ()).sentence("x-1")
+    assert len(evaluator.load_conllu(io.StringIO("\n".join([*empty.lines(), "", ""]))).sentences) == 1

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from coverage_worlds import emotions, ratings
 
 from lobes.errors import DataError
-from lobes.evaluation import accuracy, wer
+from lobes.evaluation import accuracy, ccc, uar, wer
 from lobes.evaluation.ranking import rank_intervals
 from lobes.evaluation.seeds import compare_seeds, seeded_draws, seeds_interval
 
@@ -81,15 +82,32 @@ def test_coverage_over_seeds_and_groups(name: str) -> None:
         assert 92.3 <= t <= 97.7  # 93 to 97, with a standard error of 0.7
 
 
-def p_values(seeds: int, groups: int, runs: int, paired: bool = False) -> np.ndarray:
-    """Of comparisons of two systems that are equally good, on the same utterances; `paired` in what a seed does too."""
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "metric"), [(emotions, uar), (ratings, ccc)], ids=["uar", "ccc"])
+def test_coverage_of_uar_and_ccc_over_three_seeds(world, metric) -> None:
+    many = np.random.default_rng(99)
+    truth = float(np.mean([metric(world(many, 300, 2)[0]) for _ in range(300)]))
+    print(f"\ncoverage of 95 % intervals over three seeds, {metric.name}", end="")
+    for groups in (8, 20):
+        rng = np.random.default_rng([3, groups])
+        intervals = [seeds_interval(world(rng, groups, 3), metric) for _ in range(1500)]
+        found = 100 * np.mean([interval.low <= truth <= interval.high for interval in intervals])
+        print(f"; {groups} groups: {found:.1f}", end="", flush=True)
+        assert 93 <= found <= 97
+
+
+def p_values(seeds: int, groups: int, runs: int, paired: bool = False, others: int | None = None) -> np.ndarray:
+    """Of comparisons of two systems that are equally good, on the same utterances; `paired` in what a seed does too.
+
+    `others` is how many seeds the second has, if not as many.
+    """
     rng = np.random.default_rng(seeds)
     found = []
     for _ in range(runs):
         if paired:
             a, b = paired_recognisers(rng, seeds, groups)
         else:
-            both = recogniser(rng, 2 * seeds, groups)
+            both = recogniser(rng, seeds + (others or seeds), groups)
             a, b = both[:seeds], both[seeds:]
         found.append(compare_seeds(dict(enumerate(a)), dict(enumerate(b)), wer, paired=paired).p_value)
     return np.array(found)
@@ -113,6 +131,23 @@ def test_equal_systems_are_told_apart_one_time_in_twenty() -> None:
     assert 1 <= 100 * np.mean(found < 0.05) <= 10 and 0.42 < found.mean() < 0.58
 
 
+def test_one_seed_against_several_is_the_difference_of_their_means() -> None:
+    runs = recogniser(np.random.default_rng(3), 4, 12, spread=0.3)
+    found = compare_seeds({1: runs[0]}, dict(enumerate(runs[1:])), wer)
+    assert found.value_a == wer(runs[0]) and found.value_b == pytest.approx(np.mean([wer(run) for run in runs[1:]]))
+    assert found.difference == pytest.approx(found.value_a - found.value_b)
+    assert found.method == "t over 1 and 3 seeds and groups, the one's seeds taken to differ as the other's"
+    back = compare_seeds(dict(enumerate(runs[1:])), {1: runs[0]}, wer)
+    assert (back.difference, back.low, back.p_value) == pytest.approx((-found.difference, -found.high, found.p_value))
+    single = compare_seeds({1: runs[0]}, {1: runs[2]}, wer)
+    assert found.high - found.low > single.high - single.low, "which knows of no other seeds"
+
+
+def test_one_seed_against_several_is_told_apart_about_one_time_in_twenty() -> None:
+    found = p_values(1, 12, 150, others=3)
+    assert 1 <= 100 * np.mean(found < 0.05) <= 12 and 0.4 < found.mean() < 0.6
+
+
 def test_pairing_seeds_is_as_honest_and_sees_more() -> None:
     found = p_values(3, 12, 150, paired=True)
     assert 1 <= 100 * np.mean(found < 0.05) <= 10
@@ -131,6 +166,15 @@ def test_equal_systems_are_told_apart_one_time_in_twenty_however_many_seeds(pair
         found = p_values(seeds, groups, 1000, paired)
         print(f"\n{seeds} seeds, {groups} groups: p < 0.05 in {100 * np.mean(found < 0.05):.1f} %", end="")
         assert 2.3 <= 100 * np.mean(found < 0.05) <= 7.7
+
+
+@pytest.mark.slow
+def test_how_often_one_seed_is_told_apart_from_several_that_are_as_good() -> None:
+    """More often than one time in twenty where the several are two, whose spread is hardly known."""
+    for others, groups in ((2, 12), (3, 12), (3, 24), (5, 12)):
+        found = p_values(1, groups, 1000, others=others)
+        print(f"\n1 and {others} seeds, {groups} groups: p < 0.05 in {100 * np.mean(found < 0.05):.1f} %", end="")
+        assert 2.3 <= 100 * np.mean(found < 0.05) <= 10
 
 
 def rank_coverage(step: float, runs: int, tasks: int = 4, systems: int = 4, groups: int = 24, n: int = 200) -> float:

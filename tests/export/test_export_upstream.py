@@ -80,6 +80,73 @@ def test_untrained_is_the_same_architecture_from_the_seed(hubert):
         load_encoder(hubert)
 
 
+@pytest.fixture
+def speechbrain(hubert):
+    """As LeBenchmark-14K-large is shipped: config.json, and a `.ckpt` in which the model is part of another."""
+    from safetensors.torch import load_file
+
+    file = hubert / "model.safetensors"
+    state = {f"model.hubert.{name}": tensor for name, tensor in load_file(file).items()}
+    torch.save({**state, "model.quantizer": torch.zeros(3)}, hubert / "hubert.ckpt")
+    expected = load_encoder(hubert)(*WAVE).frames
+    file.unlink()
+    return hubert, expected
+
+
+def test_a_checkpoint_of_speechbrain_beside_its_configuration(speechbrain):
+    folder, expected = speechbrain
+    for source in (folder, f"hf:{folder}", folder / "hubert.ckpt", str(folder / "hubert.ckpt")):
+        assert torch.equal(load_encoder(source)(*WAVE).frames, expected)
+    assert not torch.equal(load_encoder(folder, untrained=True)(*WAVE).frames, expected)
+    assert load_encoder(folder / "hubert.ckpt", untrained=True)(*WAVE).frames.shape == expected.shape
+    (folder / "hubert.ckpt").rename(folder / "checkpoint_best.pt")
+    for source in (folder, folder / "checkpoint_best.pt"):
+        assert torch.equal(load_encoder(source)(*WAVE).frames, expected)
+    shutil.copy(folder / "checkpoint_best.pt", folder / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"2 checkpoints \(checkpoint_best.pt, last.ckpt\).* name the one"):
+        load_encoder(folder)
+    assert torch.equal(load_encoder(folder / "last.ckpt")(*WAVE).frames, expected)
+
+
+def test_a_checkpoint_of_speechbrain_from_the_cache(speechbrain, tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    folder, expected = speechbrain
+    cache = tmp_path / "cache" / "models--LeBenchmark--tiny"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text("0123456789abcdef0123456789abcdef01234567")
+    shutil.copytree(folder, cache / "snapshots" / "0123456789abcdef0123456789abcdef01234567")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    for source in ("LeBenchmark/tiny", "hf:LeBenchmark/tiny", "hf:LeBenchmark/tiny@main"):
+        assert torch.equal(load_encoder(source)(*WAVE).frames, expected)
+
+
+class Evil:
+    """What a pickle can do."""
+
+    def __reduce__(self):
+        return (open, ("ran", "w"))
+
+
+def test_a_checkpoint_that_cannot_be_taken_says_why(speechbrain, tmp_path, monkeypatch):
+    folder, _ = speechbrain
+    monkeypatch.chdir(tmp_path)
+    state = torch.load(folder / "hubert.ckpt", weights_only=True)
+    torch.save({"args": Evil(), "model": state}, folder / "hubert.ckpt")
+    with pytest.raises(CheckpointError, match="hubert.ckpt: cannot be read .* fairseq's checkpoints, is never run"):
+        load_encoder(folder)
+    assert not (tmp_path / "ran").exists()
+    torch.save({"model": {"encoder.layers.0.self_attn.k_proj.weight": torch.zeros(2)}}, folder / "hubert.ckpt")
+    with pytest.raises(CheckpointError, match="under Transformers' names: these are fairseq's"):
+        load_encoder(folder)
+    with pytest.raises(ConfigError, match="none.ckpt: no such file"):
+        load_encoder(folder / "none.ckpt")
+    (folder / "config.json").unlink()
+    for source in (folder, folder / "hubert.ckpt"):
+        with pytest.raises(ConfigError, match="no config.json beside the weights"):
+            load_encoder(source)
+
+
 def test_a_model_of_pictures(tmp_path):
     from transformers import ViTConfig, ViTModel
 

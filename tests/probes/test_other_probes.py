@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
 from lobes.errors import ConfigError, DataError
-from lobes.probes import KNNProbe, MLPProbe
+from lobes.evaluation import accuracy
+from lobes.probes import KNNProbe, LogisticProbe, MLPProbe, seeded
 
 RANDOM = np.random.default_rng(0)
 
@@ -31,6 +34,28 @@ def test_they_find_the_layer_and_tell_what_is_there(probe):
     chances = probe.probabilities(x)
     assert chances.shape == (120, 3) and np.allclose(chances.sum(1), 1, atol=1e-5)
     assert probe.n_parameters == 0 or probe.n_parameters > 8 * 1024
+    assert accuracy(probe.held_out) > 0.8 and {record["target"] for record in probe.held_out} <= set(probe.classes)
+    shuffled = np.random.default_rng(1).permutation(labels).tolist()
+    assert accuracy(probe.fit(features, shuffled, groups).held_out) < 0.6, "chance is a third"
+
+
+def test_decisions_on_the_groups_left_out_are_those_that_choose():
+    features, labels, groups = clouds(60, layers=2)
+    probe = LogisticProbe(strengths=[0.1], balanced=True).fit(features, labels, groups)
+    x, y, g, slow = features[:, [probe.layer]], np.array(labels), np.array(groups), []
+    for group in sorted(set(groups)):
+        out = g == group
+        rest = LogisticProbe(strengths=[0.1], balanced=True).fit(x[~out], y[~out], g[~out])
+        slow += zip(y[out].tolist(), rest.predict(x[out]), strict=True)
+    assert sorted(slow) == sorted((record["target"], record["prediction"]) for record in probe.held_out)
+
+
+def test_a_probe_that_draws_gets_the_seed_of_the_run():
+    features, labels, groups = clouds()
+    quick = functools.partial(MLPProbe, n_points=1, max_epochs=3)
+    one, other = (seeded(quick, seed).fit(features, labels, groups).probabilities(features) for seed in (1, 2))
+    assert not np.allclose(one, other)
+    assert seeded(functools.partial(quick, seed=5), 1).seed == 5 and isinstance(seeded(KNNProbe, 1), KNNProbe)
 
 
 def test_neighbours_equal_a_slow_loop():

@@ -28,6 +28,17 @@ def test_probe_hears_the_pitch_of_unheard_speakers(fsdd_folder, tmp_path):
     assert cost["audio_hours"] == pytest.approx(2 * heard / 3600, rel=1e-3)
 
 
+@pytest.mark.parametrize("probe", ["KNNProbe", "MLPProbe {n_points: 4, max_epochs: 30}"])
+def test_hears_probes_take_the_place_of_logistic_regression(fsdd_folder, tmp_path, probe):
+    data = f"--data_folder={fsdd_folder(speakers=SPEAKERS)}"
+    runs = [
+        train(RECIPE, tmp_path / str(seed), data, LOGMEL, f"--probe=!name:lobes.probes.{probe}", f"--seed={seed}")
+        for seed in (1, 2)
+    ]
+    assert all(run["metric"]["value"] > 0.7 for run in runs), "chance is a tenth"
+    assert all((run["cost"]["parameters_trained"] > 1e5) == probe.startswith("MLP") for run in runs)
+
+
 def test_only_the_labelled_takes_are_trained_on(fsdd_folder, tmp_path):
     data = f"--data_folder={fsdd_folder(speakers=SPEAKERS)}"
     result = train(RECIPE, tmp_path / "run", data, LOGMEL, "--train_takes=1")

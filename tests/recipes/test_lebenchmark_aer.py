@@ -47,11 +47,13 @@ def test_an_emotion_is_known_of_an_unheard_speaker(emodb, tmp_path):
     assert (metric["n_items"], metric["n_groups"]) == (48, 4), "each recording once; intervals over speakers"
     assert {record["target"] for record in result["records"]} == {"anger", "happiness", "sadness"}
     assert result["other_metrics"]["accuracy"] > 0.9
+    assert result["other_metrics"]["valid"] > 0.9, "of the training speakers, each left out"
 
 
 def test_what_is_not_told_is_not_known_and_few_clips_are_drawn(emodb, tmp_path):
     result = train(RECIPE, tmp_path / "run", f"--data_folder={emodb(told=False)}", LOGMEL, "--train_clips=4")
     assert result["metric"]["value"] < 0.6, "chance is a third"
+    assert 0.1 < result["other_metrics"]["valid"] < 0.8, "what layer and penalty are chosen by, of few clips"
     assert result["cost"]["audio_hours"] == pytest.approx(4 * 4 * 3 * 0.5 / 3600), "4 folds, 4 clips of 3 emotions"
 
 
@@ -64,6 +66,20 @@ def test_a_tuned_encoder_is_another_in_each_fold(emodb, tmp_path):
     assert sorted(path.name for path in (tmp_path / "run" / "folds").glob("*/save")) == ["save"] * 4
     again = train(RECIPE, tmp_path / "lora", f"--data_folder={tmp_path / 'emodb'}", *quick, "--mode=LoRA")
     assert again["cost"]["parameters_trained"] < 0.2 * again["cost"]["parameters_total"]
+    assert result["other_metrics"]["valid"] > 0.6 and 0 <= again["other_metrics"]["valid"] <= 1
+    parts = ("train", "valid", "test")
+    fold = {name: read_manifest(tmp_path / "run" / "folds" / "10" / f"{name}.csv").groups for name in parts}
+    assert fold == {"train": ["08", "09"], "valid": ["03"], "test": ["10"]}
+    given = (f"--data_folder={tmp_path / 'emodb'}", *quick[1:], "--mode=LoRA", "--epochs=1", "--valid_speakers=0")
+    assert "valid" not in train(RECIPE, tmp_path / "alone", *given)["other_metrics"]
+
+
+@pytest.mark.parametrize("probe", ["KNNProbe {balanced: True}", "MLPProbe {n_points: 1, max_epochs: 6}", "KNNProbe"])
+def test_hears_probes_take_the_place_of_logistic_regression(emodb, tmp_path, probe):
+    given = (f"--data_folder={emodb()}", LOGMEL, f"--probe=!name:lobes.probes.{probe}")
+    result = train(RECIPE, tmp_path / "1", *given)
+    assert result["metric"]["value"] > 0.8 and result["other_metrics"]["valid"] > 0.8
+    assert (result["cost"]["parameters_trained"] > 0) == probe.startswith("MLP")
 
 
 @pytest.fixture

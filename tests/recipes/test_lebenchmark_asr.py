@@ -16,7 +16,7 @@ from lobes.probes import CharTokenizer, SentencePieceTokenizer
 RECIPE = "LeBenchmark/ASR"
 LOGMEL = ("--encoder=logmel-40-25hz", "--normalize_layers=False", "--features=memory")
 LETTERS = "aéios"
-LINEAR = ("--head=!name:lobes.probes.FrameLinear {}", "--opt_class.lr=0.05", "--train_loader.num_workers=0")
+LINEAR = ("--head=FrameLinear", "--opt_class.lr=0.05", "--train_loader.num_workers=0")
 SHORT = ("--train_loader.batch_seconds=12", "--valid_loader.batch_seconds=60", "--valid_loader.num_workers=0")
 
 

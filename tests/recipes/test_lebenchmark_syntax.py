@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from recipe_runner import steps, torchrun, train, untrained_encoder
+from recipe_runner import load, steps, torchrun, train, untrained_encoder
 from spoken_treebank import write_orfeo
 
 from lobes.dataio.conllu import read_conllu
@@ -27,12 +27,26 @@ def test_what_was_said_is_parsed(tmp_path):
 
     parses = {name: read_conllu(tmp_path / "run" / f"{name}.conllu") for name in ("test", "test_given", "test_gold")}
     ids = [sentence.meta("sent_id") for sentence in parses["test_gold"]]
-    trees = {name: [sentence.tree() for sentence in sentences if sentence.words] for name, sentences in parses.items()}
+    trees = {name: [sentence.tree() for sentence in sentences] for name, sentences in parses.items()}
     again = parse_records(trees["test_gold"], trees["test_given"], ids, ids, align_order)
     assert las(again) == pytest.approx(others["las_given_words"])
+    assert las(parse_records(trees["test_gold"], trees["test"], ids, ids)) == pytest.approx(metric["value"])
     texts = [[sentence.meta("text") for sentence in parses[name]] for name in ("test_gold", "test")]
     assert wer(word_errors(*texts)) == pytest.approx(others["wer"])
     assert all(tree.heads.count(0) == 1 for tree in trees["test"] + trees["test_given"]), "one root"
+
+
+def test_utterances_without_a_recognised_word_are_in_the_files(tmp_path, monkeypatch):
+    """Where all that CTC says is blank, parses are of no words, and score nothing."""
+    monkeypatch.setattr(load(RECIPE), "recognised_words", lambda heard, _: [[] for _ in heard.logits])
+    data = f"--data_folder={write_orfeo(tmp_path / 'orfeo', recordings=3, utterances=2)}"
+    result = train(RECIPE, tmp_path / "run", *LOGMEL, data, "--steps=1")
+    gold, heard = (read_conllu(tmp_path / "run" / f"{name}.conllu") for name in ("test_gold", "test"))
+    assert [sentence.meta("sent_id") for sentence in heard] == [sentence.meta("sent_id") for sentence in gold]
+    trees = [[sentence.tree() for sentence in sentences] for sentences in (gold, heard)]
+    assert [len(tree.words) for tree in trees[1]] == [0] * len(gold)
+    assert [record["system_words"] for record in result["records"]] == [0] * len(gold)
+    assert result["metric"]["value"] == 0 and result["other_metrics"]["wer"] == 1
 
 
 def test_fine_tuning_trains_the_encoder_with_the_parser(tmp_path):

@@ -9,6 +9,7 @@ from recipe_runner import steps, train, untrained_encoder
 
 from lobes.dataio import read_manifest
 from lobes.evaluation import cer, char_errors
+from lobes.training import Checkpointer
 
 RECIPE = "MiniFrench/ASR"
 
@@ -25,6 +26,8 @@ def test_probe_learns_to_spell_what_it_hears(data, tmp_path):
     assert result["metric"]["name"] == "cer" and result["metric"]["n_groups"] == 8
     assert result["metric"]["value"] < 0.85, "it is 0.70; nothing written would be 1"
     assert result["generated_speech"] is True
+    kept = Checkpointer(tmp_path / "save").find_checkpoint(min_key="cer")
+    assert result["other_metrics"]["valid"] == pytest.approx(kept.meta["cer"]), "of the checkpoint that was tested"
 
     texts = {row["id"]: row["text"] for row in read_manifest(tmp_path / "manifests" / "test.csv").rows}
     ids = [record["id"] for record in result["records"]]

@@ -12,6 +12,7 @@ import torch
 from recipe_runner import RECIPES, steps, train, untrained_encoder
 
 from lobes.distillation import first_layers
+from lobes.errors import ConfigError
 from lobes.export import load_encoder
 from lobes.training import HparamsFile
 
@@ -114,6 +115,18 @@ def test_base_is_a_real_configuration(path):
     else:
         chosen = "mode" in hparams or hparams.get("frozen") is False
         assert callable(hparams["head"]) and (chosen or callable(hparams["adaptation"]))
+
+
+HEADS = ["LeBenchmark/AER", "LeBenchmark/ASR", "LeBenchmark/AST", "LeBenchmark/ASV", "LeBenchmark/SLU",
+         "LeBenchmark/Syntax", "MiniFrench/ASR"]  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", [*HEADS, "FSDD/digits"])
+def test_a_head_that_is_none_is_told_before_anything_is_prepared(recipe, tmp_path):
+    hparams = "finetune.yaml" if recipe == "FSDD/digits" else "tiny.yaml"
+    given = ("--encoder=logmel-40-25hz", f"--data_folder={tmp_path / 'nowhere'}", "--head=BiLSTM")
+    with pytest.raises(ConfigError, match="head is 'BiLSTM': expected one of AttentionHead, .*BiLSTMHead"):
+        train(recipe, tmp_path / "run", *given, hparams=hparams)
 
 
 def test_base_encoder_loads_without_weights(tmp_path):

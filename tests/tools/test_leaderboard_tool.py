@@ -14,6 +14,7 @@ import pytest
 
 from lobes.errors import ConfigError, LobesError
 from lobes.evaluation import read_result
+from lobes.training import HparamsFile
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -106,7 +107,8 @@ def test_a_plan_is_models_times_modes_times_heads_times_seeds(toy, tmp_path):
     board = toy(
         "",
         "    heads: {recipe: recipes/Toy/task, modes: [frozen, LoRA], heads: {linear: {head: x, width: null}, big:"
-        " {head: y}}, learning_rates: [1e-1, 0.01], options: {cache: '{out}/x/{task}'}, models: [good]}\nseeds: [1, 2]",
+        " {head: y}}, learning_rates: [1e-1, 0.01], options: {cache: '{out}/x/{task}-{model}-{seed}'},"
+        " models: [good]}\nseeds: [1, 2]",
     )
     known, cells = leaderboard_cells.plan(board)
     assert len(cells) == 2 * 2 + 2 * 2 * 2 * 2 and [cell.seed for cell in cells] == [1] * 10 + [2] * 10
@@ -117,7 +119,19 @@ def test_a_plan_is_models_times_modes_times_heads_times_seeds(toy, tmp_path):
     last = cells[5]
     assert last.folder.relative_to(known["out"]) == Path("heads/good/frozen/big/1/lr-0.01")
     assert {"--mode=frozen", "--head=x", "--width=null", "--opt_class.lr=0.01"} <= set(cells[3].options)
-    assert f"--cache={tmp_path}/results/leaderboard/x/heads" in last.options
+    assert f"--cache={tmp_path}/results/leaderboard/x/heads-good-1" in last.options
+
+
+def test_options_of_a_model_may_be_for_some_recipes_or_tasks(toy):
+    board = toy("", "    odd one: {recipe: recipes/Toy/task, options: {cache: '{model}'}}")
+    text = board.read_text()
+    only = "only_in: {recipes/Toy/task: {width: 3, depth: 2}, odd one: {width: 4}}"
+    board.write_text(text.replace("good: enc-good", f"'good, wide/1': {{encoder: enc-good, {only}}}"))
+    cells = {(cell.task, cell.model): cell.options for cell in leaderboard_cells.plan(board)[1]}
+    assert {"--width=3", "--depth=2"} <= set(cells["toy", "good, wide/1"])
+    assert {"--width=4", "--depth=2", "--cache=good-wide-1"} <= set(cells["odd one", "good, wide/1"])
+    for options in (cells["toy", "bad"], cells["odd one", "bad"]):
+        assert not any("width" in option or "only_in" in option for option in options)
 
 
 def test_every_part_of_an_array_has_its_share(toy, tmp_path):
@@ -250,6 +264,8 @@ def test_lower_is_better_where_it_is():
         (("toy: {", "toy: {learning_rates: high, "), "expected a list of numbers"),
         (("toy: {", "toy: {models: [none], "), "'none' is not one of good, bad"),
         (("toy: {", "toy: {modes: frozen, "), "expected a list of names"),
+        (("True}}", "True, only_in: {recipes/Toy/tusk: {}}}}"), "bad: only_in: 'recipes/Toy/tusk' is no task"),
+        (("True}}", "True, only_in: {toy: 3}}}"), "bad: only_in: toy: is 3, expected names"),
         (("title: Test", "title: [Test"), "board.yaml"),
     ],
 )
@@ -275,7 +291,25 @@ def test_nothing_to_show_is_said(toy):
 def test_the_example_is_a_board():
     known, cells = leaderboard_cells.plan(ROOT / "tools" / "leaderboard.yaml")
     assert len(cells) == 3 + 9 + 18 + 9 + 3 + 9 + 9 and known["published"][0].is_file()
-    assert len((ROOT / "tools" / "leaderboard.yaml").read_text().splitlines()) <= 60
+    assert len((ROOT / "tools" / "leaderboard.yaml").read_text().splitlines()) <= 70
+
+
+def test_the_example_gives_recipes_what_they_know():
+    """Log-mel features have one layer, which normalising would but spoil, wherever a recipe can be told so."""
+    _, cells = leaderboard_cells.plan(ROOT / "tools" / "leaderboard.yaml")
+    told = 0
+    for cell in (cell for cell in cells if cell.seed == 1):
+        given = dict(option[2:].split("=", 1) for option in cell.options if "=" in option and "--device" not in option)
+        file = HparamsFile(
+            ROOT / cell.recipe / "hparams" / cell.hparams, "\n".join(f"{k}: {v}" for k, v in given.items())
+        )
+        heard = file.get("head") is not None and "normalize_layers" in file.tree
+        if cell.model == "log-mel" and heard:
+            told += 1
+            assert file.get("normalize_layers") is False
+        else:
+            assert file.get("normalize_layers", True) is True
+    assert told == 4
 
 
 @pytest.mark.slow

@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader
 from lobes.adapters import LoRA
 from lobes.dataio import audio_dataset, collate, write_manifest
 from lobes.errors import ConfigError, DataError
-from lobes.probes import LinearHead
-from lobes.training.downstream import load_upstream, on_layers, with_layers
+from lobes.probes import BiLSTMHead, LinearHead
+from lobes.training.downstream import head_of, load_upstream, on_layers, with_layers
 
-GIVEN = {"encoder": "sm-tiny", "untrained": False, "seed": 1, "mode": "frozen", "features": None,
+GIVEN = {"encoder": "sm-tiny", "untrained": False, "seed": 1, "mode": "frozen", "features": None, "features_gib": 20,
          "head": LinearHead, "normalize_layers": True}  # fmt: skip
 
 
@@ -45,6 +45,16 @@ def test_one_word_says_how_much_is_trained():
             load_upstream({**GIVEN, "mode": wrong})
 
 
+def test_a_head_is_named_like_a_mode():
+    encoder = load_upstream({**GIVEN, "head": "BiLSTMHead"})
+    assert isinstance(on_layers({**GIVEN, "head": "BiLSTMHead"}, encoder, 3).probe.head, BiLSTMHead)
+    assert head_of(GIVEN) is LinearHead
+    for wrong in ("BiLSTM", "Probe", "AMSoftmax", "ctc_loss", 3):
+        with pytest.raises(ConfigError, match="head is .*: expected one of AttentionHead, .*BiLSTMHead") as told:
+            load_upstream({**GIVEN, "head": wrong, "encoder": "is not looked for"})
+        assert repr(wrong) in str(told.value)
+
+
 def test_features_from_anywhere_are_the_same(clips, tmp_path):
     encoder = load_upstream(GIVEN)
     model = on_layers(GIVEN, encoder, 3).eval()
@@ -64,6 +74,16 @@ def test_features_from_anywhere_are_the_same(clips, tmp_path):
     other = load_upstream({**GIVEN, "untrained": True})
     with pytest.raises(DataError, match="another teacher"):
         with_layers({**GIVEN, "features": str(tmp_path / "cache")}, other, [clips()])
+
+
+def test_features_that_need_more_room_than_is_allowed_are_not_computed(clips, tmp_path):
+    encoder = load_upstream(GIVEN)
+    little = {**GIVEN, "features": str(tmp_path / "cache"), "features_gib": 1e-6}
+    with pytest.raises(ConfigError, match=r"features_gib is 1e-06, too little .* \(targets would take .* GiB"):
+        with_layers(little, encoder, [clips()])
+    assert not list((tmp_path / "cache").glob("*.npy"))
+    with_layers({**little, "features_gib": 0.01}, encoder, [clips()])
+    assert list((tmp_path / "cache").glob("*.npy"))
 
 
 def test_what_is_trained_is_heard_anew(clips, tmp_path):

@@ -40,8 +40,9 @@ def prepare_mtedx(
     ----------
     data_folder : path, optional
         The folder with `fr-en/`, or `fr-en` itself: `data/{train,valid,test}/wav/*.flac`, `txt/{split}.yaml` (for each
-        segment `offset` and `duration` in seconds, `speaker_id`, `wav`) and `txt/{split}.{fr,en}`, a line for each
-        segment. None means `LOBES_DATA/mtedx`.
+        segment `offset` and `duration` in seconds, `speaker_id`, and `wav`, which names `talk.wav` where the archive
+        has `talk.flac`; either is taken) and `txt/{split}.{fr,en}`, a line for each segment. None means
+        `LOBES_DATA/mtedx`.
     save_folder : path
         Where the manifests go.
     source, target : str
@@ -78,9 +79,11 @@ def prepare_mtedx(
             raise wrong_layout(f"{CORPUS.name} {pair}", root, missing[0])
         sources += names
         segments = _read_segments(root / names[0])
+        held = {path.name for path in (root / folder / "wav").glob("*")}
         texts, translations = (_read_lines(root / name, len(segments)) for name in (names[1], names[-1]))
         for number, segment in enumerate(segments):
-            clip = _clip(folder, split, number, segment, texts[number], translations[number])
+            path = f"{folder}/wav/{_held_name(str(segment['wav']), held)}"
+            clip = _clip(path, split, number, segment, texts[number], translations[number])
             if split == "train" and (reason := _unfit(clip, max_train_seconds)):
                 skipped.append((f"{clip.path}, segment {number + 1} of {split}", reason))
             else:
@@ -105,13 +108,18 @@ def prepare_mtedx(
     )
 
 
-def _clip(folder: str, split: str, number: int, segment: dict[str, Any], text: str, translation: str) -> Clip:
-    wav = str(segment["wav"])
-    talk = PurePosixPath(wav).stem
+def _held_name(wav: str, held: set[str]) -> str:
+    """The file that a segment names, or the one that the archive has in its place: `talk.flac` for `talk.wav`."""
+    others = [f"{PurePosixPath(wav).stem}{suffix}" for suffix in (".flac", ".wav")]
+    return next((name for name in (wav, *others) if name in held), wav)
+
+
+def _clip(path: str, split: str, number: int, segment: dict[str, Any], text: str, translation: str) -> Clip:
+    talk = PurePosixPath(path).stem
     start = float(segment["offset"])
     labels = {"text": text, "translation": translation, "speaker": str(segment.get("speaker_id") or talk)}
     name = f"{split}-{number:06d}-{talk}"
-    return Clip(f"{folder}/wav/{wav}", name, talk, labels, start, start + float(segment["duration"]))
+    return Clip(path, name, talk, labels, start, start + float(segment["duration"]))
 
 
 def _unfit(clip: Clip, max_seconds: float | None) -> str:

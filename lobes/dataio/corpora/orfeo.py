@@ -174,6 +174,8 @@ def _clip(sentence: Sentence, file: PurePosixPath, wav: str, scale: float, numbe
     recording = str(file.with_suffix(""))
     speakers = dict.fromkeys(word.columns[_SPEAKER] for word in sentence.words)
     tree = spoken_words(sentence.tree())
+    if not tree.words:
+        raise DataError(f"{sentence.where}: its only word is '_', without tag and relation: nothing to recognise")
     labels = {"text": " ".join(tree.words), "tree": tree.to_json(), "speaker": "+".join(speakers)}
     return Clip(wav, sentence.meta("sent_id") or f"{recording}-{number}", recording, labels, start, stop)
 

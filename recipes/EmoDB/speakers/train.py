@@ -19,7 +19,7 @@ import torch
 from lobes.dataio import audio_dataset, leave_one_group_out, read_manifest, take_clips
 from lobes.evaluation import accuracy, write_result
 from lobes.export import load_encoder
-from lobes.probes import decision_records, probe_fold
+from lobes.probes import decision_records, probe_fold, seeded
 from lobes.training import all_folds, on_main, run, start_experiment
 
 
@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     outcomes = []
     for text, fold in folds.items():
         train, test = read_fold(hparams, text, fold, encoder.sample_rate)
-        found = probe_fold(encoder, hparams["probe"](), train, test, "speaker", run_opts["device"], known=known)
-        outcomes.append(found)
+        probe = seeded(hparams["probe"], hparams["seed"])
+        outcomes.append(probe_fold(encoder, probe, train, test, "speaker", run_opts["device"], known=known))
     on_main(save, hparams, outcomes, manifests)
 
 

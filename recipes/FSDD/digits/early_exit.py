@@ -23,6 +23,7 @@ from lobes.dataio import leave_one_group_out
 from lobes.encoders import EarlyExit
 from lobes.training import Checkpointer, on_main, run, start_experiment
 from lobes.training.costs import costs
+from lobes.training.downstream import head_of
 
 
 class AllHeads(nn.Module):
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prepare the corpus; train once per speaker, test once per speaker and threshold."""
     hparams, run_opts = start_experiment(argv, __file__)
     folder = Path(hparams["output_folder"])
+    head_of(hparams)  # a name that is none is told before anything is prepared
     manifests = on_main(hparams["prepare"])
     folds = on_main(leave_one_group_out, manifests["all"], folder / "folds", valid_groups=0)
     tested = [train_fold(hparams, run_opts, folder / "folds" / name, fold) for name, fold in folds.items()]
@@ -86,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train_fold(hparams, run_opts, folder, fold) -> list[tuple[list, dict]]:
     """Train on one fold; the decisions and what they cost, for each threshold."""
     encoder, train, test = read_fold(hparams, fold)
-    early = EarlyExit(encoder.requires_grad_(), [hparams["head"](dim, len(DIGITS)) for dim in encoder.layer_dims])
+    early = EarlyExit(encoder.requires_grad_(), [head_of(hparams)(dim, len(DIGITS)) for dim in encoder.layer_dims])
     model, epochs = AllHeads(early), EpochCounter(hparams["epochs"])
     groups = [{"params": early.heads.parameters()}, {"params": encoder.parameters(), "lr": hparams["encoder_lr"]}]
     checkpointer = Checkpointer(f"{folder}/save", {"model": model, "epochs": epochs})

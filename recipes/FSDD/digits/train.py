@@ -23,8 +23,9 @@ from torch.nn.functional import cross_entropy
 from lobes.dataio import audio_dataset, leave_one_group_out, read_manifest
 from lobes.evaluation import accuracy, write_result
 from lobes.export import load_encoder
-from lobes.probes import decision_records, probe_fold
+from lobes.probes import decision_records, probe_fold, seeded
 from lobes.training import DecidingBrain, all_folds, on_main, run, start_experiment, tune_fold
+from lobes.training.downstream import head_of
 
 DIGITS = [str(number) for number in range(10)]
 
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prepare the corpus; train and test once per speaker."""
     hparams, run_opts = start_experiment(argv, __file__)
     folder = Path(hparams["output_folder"]) / "folds"
+    if not hparams["frozen"]:
+        head_of(hparams)  # a name that is none is told before anything is prepared
     manifests = on_main(hparams["prepare"])
     folds = on_main(leave_one_group_out, manifests["all"], folder, valid_groups=0)
     train_fold = probe if hparams["frozen"] else finetune
@@ -73,18 +76,18 @@ def read_fold(hparams, fold) -> tuple:
 
 
 def probe(hparams, run_opts, fold) -> tuple[list, dict]:
-    """Fit a logistic regression on the frozen encoder; return the decisions and what they cost."""
+    """Fit a probe on the frozen encoder; return the decisions and what they cost."""
     encoder, train, test = read_fold(hparams, fold)
     # `known`: features are computed once, for all folds.
-    known, device = hparams["known"], run_opts["device"]
-    return probe_fold(encoder, hparams["probe"](), train, test, "digit", device, known=known)
+    classifier, known = seeded(hparams["probe"], hparams["seed"]), hparams["known"]
+    return probe_fold(encoder, classifier, train, test, "digit", run_opts["device"], known=known)
 
 
 def finetune(hparams, run_opts, fold) -> tuple[list, dict]:
     """Train encoder and head; return the decisions and what they cost."""
     encoder, train, test = read_fold(hparams, fold)
     folder = Path(hparams["output_folder"])
-    return tune_fold(Digits, hparams, run_opts, folder, encoder.requires_grad_(), len(DIGITS), train, test)
+    return tune_fold(Digits, hparams, run_opts, folder, encoder.requires_grad_(), len(DIGITS), train, test)[:2]
 
 
 def save(hparams, outcomes, manifests) -> None:

@@ -23,19 +23,10 @@ from torch.nn.functional import cross_entropy
 
 from lobes.dataio import audio_dataset, read_manifest, take_clips
 from lobes.dataio.ratings import rating_range, rating_reader
-from lobes.evaluation import (
-    AGREEMENT,
-    accuracy,
-    agreement_records,
-    bootstrap_interval,
-    ccc,
-    ccc_per_file,
-    uar,
-    write_result,
-)
-from lobes.probes import PacedEncoder, ccc_loss, decision_records, probe_fold, rated_steps
+from lobes.evaluation import AGREEMENT, accuracy, agreement_records, bootstrap_interval, ccc, uar, write_result
+from lobes.probes import PacedEncoder, ccc_loss, decision_records, probe_fold, rated_steps, seeded
 from lobes.training import Brain, DecidingBrain, all_folds, costs, on_main, run, start_experiment, tune_fold
-from lobes.training.downstream import FROZEN, load_upstream, on_layers, with_layers
+from lobes.training.downstream import FROZEN, head_of, load_upstream, on_layers, with_layers
 from lobes.training.folds import class_weights
 
 
@@ -92,7 +83,7 @@ def rate(hparams, run_opts, manifests) -> dict:
     data = [audio_dataset(splits[split], encoder.sample_rate, keys, labels=labels) for split in order]
     train, valid, test = with_layers(hparams, encoder, data, run_opts["device"])
     bounds = rating_range(splits["train"].rows, hparams["target"])
-    model = on_layers(hparams, encoder, 1, partial(hparams["head"], bounds=bounds))
+    model = on_layers(hparams, encoder, 1, partial(head_of(hparams), bounds=bounds))
     hparams["checkpointer"].add_recoverable("model", model)
     groups = model.parameter_groups(hparams["encoder_lr"])
     brain = Rater({"model": model}, lambda _: hparams["opt_class"](groups), hparams, run_opts, hparams["checkpointer"])
@@ -100,7 +91,7 @@ def rate(hparams, run_opts, manifests) -> dict:
     brain.evaluate(valid, max_key="ccc", test_loader_kwargs=hparams["valid_loader"])
     on_valid = ccc(brain.records)
     brain.evaluate(test, max_key="ccc", test_loader_kwargs=hparams["valid_loader"])
-    by_file = bootstrap_interval(brain.records, ccc_per_file)
+    by_file = bootstrap_interval(brain.records, AGREEMENT["ccc_per_file"])
     others = {f"ccc_per_file_{name}": getattr(by_file, name) for name in ("value", "low", "high")} | {"valid": on_valid}
     notes = "layer weights " + " ".join(f"{weight:.3f}" for weight in model.probe.weights())
     return {"metric": ccc, "records": brain.records, "other_metrics": others, "notes": notes, **costs(brain, encoder)}
@@ -110,24 +101,28 @@ def tell(hparams, run_opts, manifests) -> dict:
     """Train and test once per speaker, or whatever the folds leave out."""
     label, classes = hparams["label"], sorted({row[hparams["label"]] for row in read_manifest(manifests["all"]).rows})
     keys, labels = ("id", "sig", "group", label, "class_number"), {"class_number": (label, classes.index)}
-    folds = on_main(hparams["folds"], manifests["all"], Path(hparams["output_folder"]) / "folds")
-    outcomes, known = [], {}  # features of a frozen encoder are computed once, for all folds
+    frozen, where = hparams["mode"] == FROZEN, Path(hparams["output_folder"]) / "folds"
+    valid = {"valid_parts": 0 if frozen else hparams["valid_speakers"]}
+    folds = on_main(lambda: hparams["folds"](manifests["all"], where, **valid))
+    outcomes, held_out, known = [], [], {}  # features of a frozen encoder are computed once, for all folds
     for name, fold in folds.items():
         encoder = load_upstream(hparams)  # anew, since another fold may have tuned it to this one's speaker
         splits = {split: read_manifest(path) for split, path in fold.items()}
         splits["train"] = take_clips(splits["train"], hparams["train_clips"], label, f"{hparams['seed']} {name}")
-        order = ("train", "test")
-        train, test = (audio_dataset(splits[split], encoder.sample_rate, keys, labels=labels) for split in order)
-        if hparams["mode"] == FROZEN:
-            probe, device = hparams["probe"](), run_opts["device"]
-            outcomes.append(probe_fold(encoder, probe, train, test, label, device, known=known))
+        data = {split: audio_dataset(rows, encoder.sample_rate, keys, labels=labels) for split, rows in splits.items()}
+        if frozen:
+            probe = seeded(hparams["probe"], hparams["seed"])
+            found = probe_fold(encoder, probe, data["train"], data["test"], label, run_opts["device"], known=known)
+            held_out += probe.held_out
         else:
-            tuned = {**hparams, "classes": classes, "class_weights": class_weights(train, label, classes)}
-            folder = Path(hparams["output_folder"]) / "folds" / name
-            outcomes.append(tune_fold(Teller, tuned, run_opts, folder, encoder, len(classes), train, test))
+            tuned = {**hparams, "classes": classes, "class_weights": class_weights(data["train"], label, classes)}
+            *found, on_valid = tune_fold(Teller, tuned, run_opts, where / name, encoder, len(classes), **data)
+            held_out += decision_records(on_valid)
+        outcomes.append(found)
     decisions, cost = all_folds(outcomes)
     records = decision_records(decisions)
-    return {"metric": uar, "records": records, "other_metrics": {"accuracy": accuracy(records)}, **cost}
+    others = {"accuracy": accuracy(records), **({"valid": uar(held_out)} if held_out else {})}
+    return {"metric": uar, "records": records, "other_metrics": others, **cost}
 
 
 def save(hparams, manifests, found) -> None:
@@ -139,6 +134,7 @@ def save(hparams, manifests, found) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Prepare the corpus, and do what its labels are for."""
     hparams, run_opts = start_experiment(argv, __file__)
+    head_of(hparams)  # a name that is none is told before anything is prepared
     manifests = on_main(hparams["prepare"])
     found = (rate if "target" in hparams else tell)(hparams, run_opts, manifests)
     on_main(save, hparams, manifests, found)

@@ -24,7 +24,7 @@ from lobes.dataio import audio_dataset, read_manifest, take_hours
 from lobes.evaluation import cer, char_errors, wer, word_errors, write_result
 from lobes.probes import Seq2Seq, ctc_greedy, ctc_loss, seq2seq_loss, unseen_characters
 from lobes.training import Brain, costs, on_main, run, start_experiment
-from lobes.training.downstream import load_upstream, on_layers, with_layers
+from lobes.training.downstream import head_of, load_upstream, on_layers, with_layers
 
 logger = get_logger(__name__)
 RATES = {"cer": (cer, char_errors), "wer": (wer, word_errors)}
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     train, valid, test = with_layers(hparams, encoder, datasets, run_opts["device"])
 
     if attends:
-        head = partial(hparams["head"], n_source=len(tokenizer) if hparams["ctc_weight"] else 0)
+        head = partial(head_of(hparams), n_source=len(tokenizer) if hparams["ctc_weight"] else 0)
         model = Seq2Seq(on_layers(hparams, encoder, len(tokenizer), head))
     else:
         model = on_layers(hparams, encoder, len(tokenizer))

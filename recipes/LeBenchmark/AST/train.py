@@ -21,7 +21,7 @@ from lobes.dataio import audio_dataset, read_manifest
 from lobes.evaluation import bleu, bootstrap_interval, chrf, translation_records, translation_signatures, write_result
 from lobes.probes import Seq2Seq, seq2seq_loss
 from lobes.training import Brain, average_checkpoints, costs, on_main, run, start_experiment
-from lobes.training.downstream import load_upstream, on_layers, with_layers
+from lobes.training.downstream import head_of, load_upstream, on_layers, with_layers
 
 
 class AST(Brain):
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     train, valid, test = with_layers(hparams, encoder, datasets, run_opts["device"])
 
-    head = partial(hparams["head"], n_source=len(source) if hparams["ctc_weight"] else 0)
+    head = partial(head_of(hparams), n_source=len(source) if hparams["ctc_weight"] else 0)
     model = Seq2Seq(on_layers(hparams, encoder, len(target), head))
     hparams["checkpointer"].add_recoverable("model", model)
     groups = model.parameter_groups(hparams["encoder_lr"])

@@ -22,7 +22,7 @@ from speechbrain.utils.epoch_loop import EpochCounter
 from lobes.dataio import audio_dataset, make_folds, read_manifest
 from lobes.evaluation import tagged_records, understanding_metric, with_intervals, write_result
 from lobes.training import Brain, Checkpointer, all_folds, costs, on_main, run, start_experiment
-from lobes.training.downstream import load_upstream, on_layers, with_layers
+from lobes.training.downstream import head_of, load_upstream, on_layers, with_layers
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class SLU(Brain):
 def main(argv: Sequence[str] | None = None) -> None:
     """Prepare the corpus; train and test, once or once for each fold."""
     hparams, run_opts = start_experiment(argv, __file__)
+    head_of(hparams)  # a name that is none is told before anything is prepared
     metric = understanding_metric(hparams["metric"])
     manifests = on_main(hparams["prepare"])
     folds = {".": manifests}

@@ -17,7 +17,7 @@ from pathlib import Path
 from speechbrain import Stage
 
 from lobes.dataio import audio_dataset, read_manifest
-from lobes.dataio.conllu import Tree, write_conllu
+from lobes.dataio.conllu import Tree, read_conllu, write_conllu
 from lobes.evaluation import align_order, las, parse_records, uas, upos, wer, word_errors, write_result
 from lobes.probes import (
     CharTokenizer,
@@ -106,11 +106,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def save(hparams, brain, manifests, on_valid) -> None:
-    """Write ``result.json`` and the parses as CoNLL-U."""
-    gold, recognised, given, ids, groups = zip(*sorted(brain.parses, key=lambda parse: parse[3]), strict=True)
+    """Write the parses as CoNLL-U, and ``result.json``: the scores of what was written."""
+    *parses, ids, groups = zip(*sorted(brain.parses, key=lambda parse: parse[3]), strict=True)
     folder = Path(hparams["output_folder"])
-    for name, trees in {"test": recognised, "test_given": given, "test_gold": gold}.items():
+    names = ("test_gold", "test", "test_given")
+    paths = [
         write_conllu(folder / f"{name}.conllu", map(Tree.sentence, trees, ids))
+        for name, trees in zip(names, parses, strict=True)
+    ]
+    gold, recognised, given = ([sentence.tree(checked=False) for sentence in read_conllu(path)] for path in paths)
     words = word_errors([" ".join(tree.words) for tree in gold], [" ".join(tree.words) for tree in recognised])
     of_recognised = parse_records(gold, recognised, ids, groups)
     of_given = parse_records(gold, given, ids, groups, align_order)

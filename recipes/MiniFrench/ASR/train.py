@@ -19,6 +19,7 @@ from lobes.evaluation import cer, char_errors, wer, word_errors, write_result
 from lobes.export import load_encoder
 from lobes.probes import CharTokenizer, Downstream, Probe, cache_features, ctc_greedy, ctc_loss
 from lobes.training import Brain, costs, on_main, run, start_experiment
+from lobes.training.downstream import head_of
 
 
 class ASR(Brain):
@@ -45,13 +46,17 @@ class ASR(Brain):
         """Keep the checkpoint with the lowest character error rate on the valid split."""
         self.transcripts = self.gather(self.transcripts)
         if stage == Stage.VALID:
-            error = cer(char_errors(*zip(*self.transcripts, strict=True)))
-            self.checkpointer.save_and_keep_only(meta={"cer": error, "epoch": epoch}, min_keys=["cer"])
+            self.checkpointer.save_and_keep_only(meta={"cer": self.error(), "epoch": epoch}, min_keys=["cer"])
+
+    def error(self):
+        """Character error rate of the stage."""
+        return cer(char_errors(*zip(*self.transcripts, strict=True)))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prepare the corpus, train on an encoder, test."""
     hparams, run_opts = start_experiment(argv, __file__)
+    head_of(hparams)  # a name that is none is told before anything is prepared
     encoder = load_encoder(hparams["encoder"], untrained=hparams["untrained"], seed=hparams["seed"])
     manifests = on_main(hparams["prepare"])
     splits = {split: read_manifest(path) for split, path in manifests.items()}
@@ -65,18 +70,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if hparams["frozen"] and hparams["cache_features"]:
         train, valid, test = (cache_features(dataset, encoder) for dataset in (train, valid, test))
 
-    head = hparams["head"](encoder.layer_dims[0], len(tokenizer))
+    head = head_of(hparams)(encoder.layer_dims[0], len(tokenizer))
     model = Downstream(encoder, Probe(encoder.layer_dims, head, hparams["normalize_layers"]), hparams["frozen"])
     hparams["checkpointer"].add_recoverable("model", model)
     groups = model.parameter_groups(hparams["encoder_lr"])
     brain = ASR({"model": model}, lambda _: hparams["opt_class"](groups), hparams, run_opts, hparams["checkpointer"])
     brain.tokenizer = tokenizer
     brain.fit(hparams["epoch_counter"], train, valid, None, hparams["train_loader"], hparams["valid_loader"])
+    brain.evaluate(valid, min_key="cer", test_loader_kwargs=hparams["valid_loader"])
+    on_valid = brain.error()
     brain.evaluate(test, min_key="cer", test_loader_kwargs=hparams["valid_loader"])
-    on_main(save, hparams, brain, manifests)
+    on_main(save, hparams, brain, manifests, on_valid)
 
 
-def save(hparams, brain, manifests) -> None:
+def save(hparams, brain, manifests, on_valid) -> None:
     """Write ``result.json``: characters in error, by utterance."""
     columns = list(zip(*brain.transcripts, strict=True))
     hypotheses = {name: hypothesis for _, hypothesis, name, _ in brain.transcripts}
@@ -87,7 +94,7 @@ def save(hparams, brain, manifests) -> None:
         system=hparams["name"],
         metric=cer,
         records=[{**record, "hypothesis": hypotheses[record["id"]]} for record in char_errors(*columns)],
-        other_metrics={"wer": wer(word_errors(*columns))},
+        other_metrics={"valid": on_valid, "wer": wer(word_errors(*columns))},
         seed=hparams["seed"],
         data=manifests,
         data_name=hparams["data_name"],
