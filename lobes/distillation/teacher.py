@@ -98,7 +98,7 @@ def _options(module: nn.Module) -> list[str]:
     config = known.pop("config", None)  # of Hugging Face
     if hasattr(config, "to_dict"):
         known |= {f"config.{name}": value for name, value in config.to_dict().items() if name not in _NOT_HEARD}
-    return sorted(f"{name}={value!r}" for name, value in known.items() if _plain(value))
+    return sorted(f"{name}={value!r}" for name, value in known.items() if value is not None and _plain(value))
 
 
 def _plain(value: Any) -> bool:
