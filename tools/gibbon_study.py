@@ -38,7 +38,7 @@ COLUMNS = (
     "difference_high", "p",
 )  # fmt: skip
 RECIPE = ROOT / "recipes" / "Gibbons" / "SSL"
-MARKERS = re.compile(r"(<!-- study -->\n).*?(\n?<!-- /study -->)", re.DOTALL)
+MARKERS = re.compile(r"(<!-- study -->\n).*?(<!-- /study -->)", re.DOTALL)
 
 
 def main() -> None:
@@ -144,7 +144,7 @@ def publish(change: bool = True) -> bool:
         rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(stream)]
     path = RECIPE / "README.md"
     old = path.read_text(encoding="utf-8")
-    new = MARKERS.sub(lambda found: found[1] + markdown(rows) + found[2], old)
+    new = MARKERS.sub(lambda found: found[1] + markdown(rows) + "\n" + found[2], old)
     if change and new != old:
         path.write_text(new, encoding="utf-8")
     return new != old
