@@ -34,8 +34,9 @@ from leaderboard_cells import Cell, collect, fail, plan, read_json, write_json
 
 from lobes.errors import LobesError
 from lobes.evaluation.cost import Energy
-from lobes.evaluation.leaderboard import Row, make_board, read_published
+from lobes.evaluation.leaderboard import Row, make_board
 from lobes.evaluation.leaderboard_page import write_board
+from lobes.evaluation.published import read_published
 from lobes.training import EXIT_INTERRUPTED, EXIT_REQUEUE, run
 from lobes.training.claims import EXIT_LOST, Claim
 from lobes.training.signals import REQUEUE_SIGNALS, RequeueAtOnce

@@ -8,14 +8,12 @@ their own kind: never ranked, never tested.
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +26,6 @@ from lobes.evaluation.ranking import Floats, critical_difference, friedman, kend
 from lobes.evaluation.seeds import compare_seeds, seeded_draws, seeds_interval
 from lobes.evaluation.statistics import holm
 
-PUBLISHED_COLUMNS = ("task", "model", "mode", "head", "metric", "unit", "value", "deviation", "mark", "source")
 COST_COLUMNS = (
     "parameters_trained", "parameters_total", "macs_per_second", "audio_hours", "wall_hours", "all_hours", "kwh",
 )  # fmt: skip
@@ -92,7 +89,7 @@ def make_board(
     entries : sequence of Entry
         With at least one result each.
     published : sequence of dict
-        From `read_published`.
+        From `lobes.evaluation.published.read_published`.
     n, seed : int
         Resamples of the intervals of ranks and of agreement, and their seed.
 
@@ -141,50 +138,6 @@ def make_board(
         "taus": _agreement(families, draws),
         "notes": notes,
     }
-
-
-def read_published(path: str | Path) -> list[Row]:
-    """Read published figures: rows like those of a board, with `published` and `source`.
-
-    Raises
-    ------
-    DataError
-        The file has other columns, a value is not a number, a row has no source, or a metric that is a fraction here is
-        not in percent there.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file, expected a CSV of published figures")
-    with path.open(encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
-        if tuple(reader.fieldnames or ()) != PUBLISHED_COLUMNS:
-            raise DataError(f"{path}: columns {reader.fieldnames}, expected {','.join(PUBLISHED_COLUMNS)}")
-        rows = []
-        for line in reader:
-            place = f"{path}: line {reader.line_num}"
-            if None in line or None in line.values():
-                raise DataError(f"{place}: has another number of columns; quote what has a comma in it")
-            if not line["source"].strip():
-                raise DataError(f"{place}: source is empty, expected where the figure was read")
-            percent = line["unit"] == "%"
-            if line["metric"] in PERCENT and not percent:
-                raise DataError(
-                    f"{place}: unit is {line['unit']!r}, expected % for {line['metric']}, for BLEU as for error rates"
-                )
-            try:
-                value, deviation = (
-                    float(line[name] or "nan") / (100 if percent else 1) for name in ("value", "deviation")
-                )
-            except ValueError as error:
-                raise DataError(f"{place}: {error}, expected a number such as 12.6") from error
-            if not math.isfinite(value):
-                raise DataError(f"{place}: value is {line['value']!r}, expected a number such as 12.6")
-            row: Row = dict.fromkeys((*ROW_COLUMNS, "higher_is_better", "best"))
-            row |= {name: line[name] for name in ("task", "model", "mode", "head", "metric")}
-            row |= {"value": value, "seed_deviation": None if math.isnan(deviation) else deviation, "percent": percent}
-            row |= {"published": True, "generated": False, "source": f"{line['source']} [{line['mark']}]"}
-            rows.append(row | {"higher_is_better": not line["metric"].endswith(("er", "eer", "dcf"))})
-    return rows
 
 
 def metric_named(name: str) -> Metric | None:

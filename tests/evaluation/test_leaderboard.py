@@ -13,8 +13,9 @@ from leaderboard_results import MODELS, decisions, make_entries, make_result, tr
 
 from lobes.errors import DataError
 from lobes.evaluation import accuracy, cer, eer, holm, mapsswe, mcnemar, mean_metric, uar, verification_records, wer
-from lobes.evaluation.leaderboard import COST_COLUMNS, Entry, make_board, metric_named, read_published
+from lobes.evaluation.leaderboard import COST_COLUMNS, Entry, make_board, metric_named
 from lobes.evaluation.leaderboard_page import figure, write_board
+from lobes.evaluation.published import read_published
 from lobes.evaluation.seeds import compare_seeds, seeds_interval
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from leaderboard_results import MODELS, make_entries
 
-from lobes.evaluation.leaderboard import make_board, read_published
+from lobes.evaluation.leaderboard import make_board
 from lobes.evaluation.leaderboard_page import write_board
+from lobes.evaluation.published import read_published
 
 pytestmark = pytest.mark.browser
 PUBLISHED = Path(__file__).parents[2] / "docs" / "leaderboard" / "published.csv"

@@ -155,6 +155,9 @@ def test_checkpoint_of_another_architecture(trained, corpus, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)
     line = refusal(SSL, folder, f"--data_folder={corpus}", *FEW[:-1], "--encoder.depth=1")
+    assert f"output_folder {folder}: holds a run with encoder.depth=2, not 1" in line
+    (folder / "hyperparams.yaml").unlink()  # so that the checkpoint has to tell
+    line = refusal(SSL, folder, f"--data_folder={corpus}", *FEW[:-1], "--encoder.depth=1")
     assert "'ssl' does not fit: parameter 'encoder.blocks.1" in line and "absent in this model" in line
     assert "another output_folder" in line
 
