@@ -90,7 +90,8 @@ def train_fold(hparams, run_opts, folder, fold) -> list[tuple[list, dict]]:
     encoder, train, test = read_fold(hparams, fold)
     early = EarlyExit(encoder.requires_grad_(), [head_of(hparams)(dim, len(DIGITS)) for dim in encoder.layer_dims])
     model, epochs = AllHeads(early), EpochCounter(hparams["epochs"])
-    groups = [{"params": early.heads.parameters()}, {"params": encoder.parameters(), "lr": hparams["encoder_lr"]}]
+    tuned = {"params": encoder.parameters(), "lr": hparams["encoder_lr"], "weight_decay": 0.0}  # as `Downstream` has it
+    groups = [{"params": early.heads.parameters()}, tuned]
     checkpointer = Checkpointer(f"{folder}/save", {"model": model, "epochs": epochs})
     settings = {**hparams, "output_folder": str(folder)}
     brain = EarlyDigits({"model": model}, lambda _: hparams["opt_class"](groups), settings, run_opts, checkpointer)
