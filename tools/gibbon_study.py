@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from lobes.dataio.manifest import atomic_write
 from lobes.evaluation import holm, read_result
 from lobes.evaluation.leaderboard import Entry, entry_interval, metric_named
 from lobes.evaluation.seeds import compare_seeds
+from lobes.evaluation.tables import put_between
 from lobes.training import run
 
 RECORDERS = ("S10", "S11", "S12", "S13", "S14", "S15", "S16", "S17")
@@ -38,7 +38,6 @@ COLUMNS = (
     "difference_high", "p",
 )  # fmt: skip
 RECIPE = ROOT / "recipes" / "Gibbons" / "SSL"
-MARKERS = re.compile(r"(<!-- study -->\n).*?(<!-- /study -->)", re.DOTALL)
 
 
 def main() -> None:
@@ -142,12 +141,7 @@ def publish(change: bool = True) -> bool:
     """Put the table of ``study.csv`` between the markers of the README; return whether that changed it."""
     with (RECIPE / "study.csv").open(encoding="utf-8", newline="") as stream:
         rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(stream)]
-    path = RECIPE / "README.md"
-    old = path.read_text(encoding="utf-8")
-    new = MARKERS.sub(lambda found: found[1] + markdown(rows) + "\n" + found[2], old)
-    if change and new != old:
-        path.write_text(new, encoding="utf-8")
-    return new != old
+    return put_between(RECIPE / "README.md", "study", markdown(rows), change)
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:

@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{options.out}: {len(missing)} files are not scored yet, {min(missing)} first; run their parts"
         )
     scores = read_pool(options.out, ["score"])
-    found = select(scores, None, 3600 * options.hours, ByColumn("score"), cap=options.cap, seed=options.seed)
+    # Which needs no target any more, but refuses one that is in the pool.
+    found = select(scores, target, 3600 * options.hours, ByColumn("score"), cap=options.cap, seed=options.seed)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "seconds", "group", "score"])

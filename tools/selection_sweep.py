@@ -22,7 +22,6 @@ import csv
 import importlib.util
 import io
 import json
-import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -33,9 +32,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lobes.dataio.corpora.fsdd_pool import SPEAKERS
 from lobes.dataio.manifest import atomic_write, read_meta
-from lobes.errors import ConfigError, DataError
+from lobes.errors import ConfigError
 from lobes.evaluation import bootstrap_interval, holm, mean_metric, paired_bootstrap, read_result, save_figure
 from lobes.evaluation.plots import COLOURS, WIDTH, new_figure, styled
+from lobes.evaluation.tables import put_between
 from lobes.training import run
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ COLUMNS = (
     "selection_cpu_seconds",
 )  # fmt: skip
 SETTINGS = "settings.json"
-MARKERS = re.compile(r"(<!-- sweep -->\n).*?(\n<!-- /sweep -->)", re.DOTALL)
 R2 = mean_metric("r2", "r2", higher_is_better=True)
 
 
@@ -303,14 +302,7 @@ def publish(folder: Path, change: bool = True) -> bool:
     with (folder / "sweep.csv").open(encoding="utf-8", newline="") as stream:
         texts = {"situation", "strategy", "runs", "wins"}
         rows = [{k: v if k in texts else float(v) for k, v in row.items() if v} for row in csv.DictReader(stream)]
-    path = folder / "README.md"
-    old = path.read_text(encoding="utf-8")
-    if not MARKERS.search(old):
-        raise DataError(f"{path}: no line '<!-- sweep -->' with '<!-- /sweep -->' below it")
-    new = MARKERS.sub(lambda found: found[1] + markdown(rows) + found[2], old)
-    if change and new != old:
-        path.write_text(new, encoding="utf-8")
-    return new != old
+    return put_between(folder / "README.md", "sweep", markdown(rows), change)
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:

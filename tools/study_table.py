@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ from lobes.evaluation import (
 )
 from lobes.evaluation.plots import read_curve
 from lobes.evaluation.seeds import compare_seeds, seeds_interval
-from lobes.evaluation.tables import metric_title
+from lobes.evaluation.tables import metric_title, put_between
 
 METRICS: dict[str, Metric] = {"french": cer, "digits": accuracy, "speakers": accuracy}
 TITLES = {"french": "French, CER %", "digits": "digits, accuracy %", "speakers": "speakers, accuracy %"}
@@ -34,7 +33,6 @@ COLUMNS = (
     "sdpa_difference", "sdpa_low", "sdpa_high", "sdpa_p_holm", "parameters", "macs_per_second", "steps_to_sdpa",
 )  # fmt: skip
 SMOOTH = 300  # steps over which losses of batches, of corpora that differ, are averaged: three to four epochs
-MARKERS = re.compile(r"(<!-- study -->\n).*?(\n<!-- /study -->)", re.DOTALL)
 Results = Mapping[int, dict[str, Any]]
 
 
@@ -164,14 +162,7 @@ def steps_to_baseline(pretraining: Path) -> dict[str, str]:
 
 def update(docs: Path, write: bool = True) -> bool:
     """Put the table into the README between its markers; return whether that changed it."""
-    path = docs / "README.md"
-    old = path.read_text(encoding="utf-8")
-    if not MARKERS.search(old):
-        raise DataError(f"{path}: no line '<!-- study -->' with '<!-- /study -->' below it")
-    new = MARKERS.sub(lambda found: found[1] + table(docs) + found[2], old)
-    if write and new != old:
-        path.write_text(new, encoding="utf-8")
-    return new != old
+    return put_between(docs / "README.md", "study", table(docs), write)
 
 
 def table(docs: Path) -> str:

@@ -254,3 +254,22 @@ def find_readmes(root: str | Path) -> list[Path]:
         if "README.md" in files:
             found.append(Path(folder) / "README.md")
     return found
+
+
+def put_between(path: str | os.PathLike[str], name: str, text: str, write: bool = True) -> bool:
+    """Put a text between the lines ``<!-- name -->`` and ``<!-- /name -->`` of a file; return whether that changes it.
+
+    Raises
+    ------
+    DataError
+        The file has no such lines.
+    """
+    path = Path(path)
+    old = path.read_text(encoding="utf-8")
+    lines = re.compile(rf"^(<!-- {name} -->\n).*?^(<!-- /{name} -->)$", re.DOTALL | re.MULTILINE)
+    if not lines.search(old):
+        raise DataError(f"{path}: no line '<!-- {name} -->' with '<!-- /{name} -->' below it")
+    new = lines.sub(lambda found: f"{found[1]}{text}\n{found[2]}", old)
+    if write and new != old:
+        path.write_text(new, encoding="utf-8")
+    return new != old

@@ -11,7 +11,7 @@ import pytest
 from lobes.errors import DataError
 from lobes.evaluation import markdown_table, update_file, update_text
 from lobes.evaluation.results import COLUMNS
-from lobes.evaluation.tables import find_readmes
+from lobes.evaluation.tables import find_readmes, put_between
 
 BASE = {
     "date": "2025-01-02", "task": "digits", "system": "pretrained", "metric": "accuracy", "value": "0.912345",
@@ -150,3 +150,14 @@ def test_the_tool_checks_and_writes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert tool.main(["--check", readme]) == 2
     error = capsys.readouterr().err
     assert readme in error and error.count("\n") == 1
+
+
+def test_a_text_is_put_between_its_lines(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("above\n<!-- study -->\n<!-- /study -->\nbelow\n")
+    assert put_between(path, "study", "| a |", write=False) and "| a |" not in path.read_text()
+    assert put_between(path, "study", "| a |")
+    assert path.read_text() == "above\n<!-- study -->\n| a |\n<!-- /study -->\nbelow\n"
+    assert not put_between(path, "study", "| a |")
+    with pytest.raises(DataError, match="no line '<!-- sweep -->' with"):
+        put_between(path, "sweep", "| a |")

@@ -38,3 +38,13 @@ def test_parts_are_scored_and_the_best_are_chosen(tmp_path, capsys):
     assert abs(len(rows) - len(expected)) <= 3 and sum(float(row["seconds"]) for row in rows) <= 60.0
     told = json.loads((tmp_path / "chosen.json").read_text())
     assert told["pool_utterances"] == 400 and told["budget_seconds"] == pytest.approx(60.0)
+
+
+def test_a_target_that_is_in_the_pool_is_refused(tmp_path):
+    pool = made(100, 5, 0, "pool")
+    write_pool(pool, tmp_path / "pool")
+    write_pool(pool.take(range(10)), tmp_path / "target.parquet")
+    given = [str(tmp_path / "pool"), str(tmp_path / "target.parquet"), f"--out={tmp_path / 'scores'}", "--hours=0.01"]
+    with pytest.raises(DataError, match="10 of 10 utterances of the target are in the pool"):
+        score_pool.main([*given, f"--chosen={tmp_path / 'chosen.csv'}"])
+    assert not (tmp_path / "chosen.csv").exists()
