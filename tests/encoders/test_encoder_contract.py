@@ -62,6 +62,7 @@ ENCODERS = {f"{stem}-{mixer}": partial(build, stem, mixer) for stem in STEMS for
 ENCODERS |= {name: partial(build, "stack4", "sdpa", **options) for name, options in LAYOUTS.items()}
 ENCODERS["logmel"] = lambda: LogMelEncoder(LogMel(n_mels=MELS), factor=4)
 ENCODERS["logmel-raw"] = lambda: LogMelEncoder(LogMel(n_mels=MELS, normalise=False))
+ENCODERS["mfcc"] = lambda: LogMelEncoder(LogMel(n_mels=MELS, normalise=False), n_mfcc=5)
 ENCODERS["time-expansion"] = lambda: TimeExpansion(LogMelEncoder(LogMel(8000, MELS)), 2)
 ENCODERS["pitch-shift"] = lambda: PitchShift(LogMelEncoder(LogMel(6400, MELS)), 2.5)
 ENCODERS |= {name: partial(seeded, build) for name, build in UPSTREAMS.items()}
