@@ -43,7 +43,7 @@ class LogMelEncoder(nn.Module):
     def __init__(self, features: LogMel, factor: int = 1, n_mfcc: int = 0) -> None:
         super().__init__()
         if not 0 <= n_mfcc <= features.n_mels:
-            raise ConfigError(f"LogMelEncoder: n_mfcc is {n_mfcc}; expected 0 to {features.n_mels}, the number of bands")
+            raise ConfigError(f"LogMelEncoder: n_mfcc is {n_mfcc}; expected 0 to {features.n_mels} (n_mels)")
         self.features, self.factor, self.n_mfcc = features, factor, n_mfcc
         self.dim = (n_mfcc or features.n_mels) * factor
         dct = torchaudio.functional.create_dct(n_mfcc, features.n_mels, "ortho") if n_mfcc else None
