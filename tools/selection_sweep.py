@@ -57,6 +57,7 @@ STRATEGIES = {
     "target-LM": "!new:lobes.selection.TargetLM",
     "unit-KL": "!new:lobes.selection.UnitKL",
     "FLQMI": "!new:lobes.selection.MutualInformation",
+    "FLMI": "!new:lobes.selection.FLMI",
     "facility": "!new:lobes.selection.FacilityLocation",
     "clusters": "!new:lobes.selection.ClusterBalance",
     "longest": "!new:lobes.selection.Longest",

@@ -12,9 +12,10 @@ from lobes.selection.sharded import score_shards
 from lobes.selection.shift import Shift, shift_test
 from lobes.selection.signal import active_share, wada_snr
 from lobes.selection.simple import ByColumn, Longest, Random, RandomAsLong
-from lobes.selection.submodular import FacilityLocation, MutualInformation
+from lobes.selection.submodular import FLMI, FacilityLocation, MutualInformation
 
 __all__ = [
+    "FLMI",
     "ByColumn",
     "ClusterBalance",
     "ContrastiveLM",

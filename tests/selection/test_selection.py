@@ -9,6 +9,7 @@ import pytest
 
 from lobes.errors import ConfigError, DataError
 from lobes.selection import (
+    FLMI,
     ByColumn,
     ClusterBalance,
     ContrastiveLM,
@@ -29,6 +30,7 @@ from lobes.selection import (
     read_pool,
     select,
     shift_test,
+    submodular,
     with_scores,
     write_pool,
 )
@@ -47,8 +49,10 @@ STRATEGIES: list[Strategy] = [
     ClusterBalance(n_clusters=6),
     FacilityLocation(of=80),
     MutualInformation(),
+    FLMI(of=300),
 ]
-TARGETED = [strategy for strategy in STRATEGIES if strategy.needs_target and not isinstance(strategy, RandomAsLong)]
+#: FLMI represents what the target is near to, and so need not choose only what is of its kind: a test of its own.
+TARGETED = [s for s in STRATEGIES if s.needs_target and not isinstance(s, (RandomAsLong, FLMI))]
 
 
 def made(count: int, kinds: int, seed: int, prefix: str, only: int | None = None) -> Pool:
@@ -116,7 +120,9 @@ def test_a_targeted_strategy_finds_what_the_target_is_of(strategy, pool, target)
     assert (chosen.pool.columns["kind"] == 2).mean() > 0.6, "chance is 0.2"
 
 
-@pytest.mark.parametrize("strategy", [ContrastiveLM(), TargetLM(), TargetKNN(), FacilityLocation(of=400), Longest()])
+@pytest.mark.parametrize(
+    "strategy", [ContrastiveLM(), TargetLM(), TargetKNN(), FacilityLocation(of=400), FLMI(of=400), Longest()]
+)
 def test_a_rank_does_not_depend_on_the_order_of_the_pool(strategy, pool, target):
     mixed = np.random.default_rng(9).permutation(len(pool))
     first = select(pool, target, 60.0, strategy)
@@ -187,6 +193,99 @@ def test_facility_location_is_nearly_the_best_of_all():
 
     best = max(value(members) for members in itertools.combinations(range(12), 3))
     assert value(chosen.indices) >= (1 - 1 / np.e) * best and value(chosen.indices) >= 0.9 * best
+
+
+def cosines(pool: Pool, target: Pool) -> tuple[np.ndarray, np.ndarray]:
+    """Of the pool with itself and with the target, without the pool's mean, 0 at least, one by one."""
+    mean = pool.embeddings.mean(0)
+    units = [[(x - mean) / np.linalg.norm(x - mean) for x in part.embeddings] for part in (pool, target)]
+    return tuple(np.array([[max(0.0, float(a @ b)) for b in part] for a in units[0]]) for part in units)
+
+
+def slow_flmi(members, within: np.ndarray, to_target: np.ndarray, relevance: float) -> float:
+    """Iyer et al. 2021, with η."""
+    total = 0.0
+    for i in range(len(within)):
+        ours = max((within[i, j] for j in members), default=0.0)
+        total += min(ours, relevance * max(to_target[i]))
+    return total
+
+
+@pytest.mark.parametrize("relevance", [0.4, 1.0, 3.0])
+def test_flmi_is_the_greedy_choice_by_its_equation(relevance):
+    pool, target = made(40, 4, 3, "pool"), made(6, 4, 4, "target", only=1)
+    similar = cosines(pool, target)
+    order = FLMI(relevance=relevance).order(pool, target, pool.total_seconds, 0).tolist()
+    taken: list[int] = []
+    for chosen in order:
+        before = slow_flmi(taken, *similar, relevance)
+        gains = {j: slow_flmi([*taken, j], *similar, relevance) - before for j in range(40) if j not in taken}
+        assert gains[chosen] == pytest.approx(max(gains.values()), abs=1e-5)
+        taken.append(chosen)
+    values = [slow_flmi(order[:count], *similar, relevance) for count in range(41)]
+    first = values[-1] if relevance > 1 else sum(relevance * similar[1].max(1))
+    assert values[-1] == pytest.approx(first, rel=1e-5), "all of the pool is worth what the target is to it"
+    assert values[1] > 0.1 * values[-1] and len({round(value, 4) for value in values}) > 4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_flmi_is_monotone_and_submodular(seed):
+    """By the values that the strategy's own similarities give: `greedy` maximises nothing else."""
+    pool, target = made(30, 3, seed, "pool"), made(5, 3, seed + 50, "target")
+    similar, random = cosines(pool, target), np.random.default_rng(seed)
+    for _ in range(20):
+        large = random.permutation(30)[: random.integers(2, 20)].tolist()
+        small, added = large[: random.integers(0, len(large))], int(random.permutation(30)[0])
+        gains = [slow_flmi({*of, added}, *similar, 0.7) - slow_flmi(of, *similar, 0.7) for of in (small, large)]
+        assert gains[0] >= gains[1] - 1e-9 and gains[1] >= -1e-9
+
+
+def test_flmi_leaves_alone_what_the_target_is_not(pool, target):
+    """Facility location represents both corners; with a target in one of them, the other counts for nothing."""
+    kinds = [select(pool, target, 60.0, s).pool.columns["kind"] for s in (FLMI(), FacilityLocation())]
+    assert (kinds[0] == 2).mean() > 0.5 and (kinds[1] == 2).mean() < 0.3, "chance is 0.2"
+    random = np.random.default_rng(0)
+    corner = np.repeat([[1.0, 0.0], [-1.0, 0.0]], 50, axis=0)
+    pool = Pool([f"{i}" for i in range(100)], np.ones(100), embeddings=corner + 0.3 * random.standard_normal((100, 2)))
+    target = Pool(["t"], [1.0], embeddings=[[1.0, 0.1]])
+    targeted, all_of_it = (select(pool, target, 4.0, s).indices for s in (FLMI(), FacilityLocation()))
+    assert min(all_of_it) < 50 <= max(all_of_it)
+    assert targeted[0] < 50 and FLMI().order(pool, target, 4.0, 0)[0] == targeted[0]
+    for wrong in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ConfigError, match="FLMI: relevance is"):
+            FLMI(relevance=wrong).order(pool, target, 4.0, 0)
+    with pytest.raises(ConfigError, match="FLMI: of is 0; expected 1 or more"):
+        FLMI(of=0).order(pool, target, 4.0, 0)
+
+
+def test_similarities_are_never_those_of_all_with_all(monkeypatch, pool, target):
+    shapes = []
+
+    def noted(similar, *rest):
+        shapes.append(similar.shape)
+        return greedy(similar, *rest)
+
+    monkeypatch.setattr(submodular, "greedy", noted)
+    for strategy in (FLMI(of=30), FacilityLocation(of=30)):
+        select(pool, target, 60.0, strategy)
+    assert shapes == [(400, 30)] * 2
+
+
+def test_flmi_is_that_of_submodlib():
+    submodlib = pytest.importorskip("submodlib")
+    pool, target = made(60, 4, 5, "pool"), made(7, 4, 6, "target", only=1)
+    within, to_target = cosines(pool, target)
+    # By place: what is last, η, has had two names.
+    kernels = (60, 7, within, to_target, None, None, "cosine", 0.8)
+    theirs = submodlib.FacilityLocationMutualInformationFunction(*kernels)
+    order = FLMI(relevance=0.8).order(pool, target, pool.total_seconds, 0).tolist()
+    for count in (1, 2, 4, 8):
+        value = slow_flmi(order[:count], within, to_target, 0.8)
+        assert theirs.evaluate(set(order[:count])) == pytest.approx(value, rel=1e-4)
+    found = theirs.maximize(budget=4, optimizer="NaiveGreedy", stopIfZeroGain=False, stopIfNegativeGain=False)
+    chosen = [index for index, _ in found]
+    values = [slow_flmi(members, within, to_target, 0.8) for members in (chosen, order[:4])]
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
 def test_the_nearest_neighbours_of_each_target_come_first(pool, target):
