@@ -12,7 +12,7 @@ epochs of a small choice are as long as those of the pool, so that updates and s
 all but for how well clips fill a batch (column `hours`). FSDD's teacher is trained first where it is not there. Run
 again, it goes on where it was stopped. Differences to `random` and to the full pool are paired by speaker and seed;
 intervals are clustered by speaker where there are several, else by seed; p-values are adjusted for the strategies of a
-budget (Holm).
+budget (Holm). A folder in which published rows are missing, or have fewer runs, is published with `--drop` only.
 """
 
 from __future__ import annotations
@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("--part", default="0/1", help="INDEX/COUNT of several processes")
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--publish", action="store_true", help="write sweep.csv and the README of the recipe too")
+    parser.add_argument("--drop", action="store_true", help="publish even if published rows or runs are lost by it")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of tiny.yaml, such as steps=100")
     options = parser.parse_args()
     known = SITUATIONS[options.recipe]
@@ -134,6 +135,8 @@ def main() -> None:
     save_figure(figure(rows), out / "sweep.svg")
     print(markdown(rows))
     if options.publish:
+        if not options.drop:
+            keeps_published(rows, folder / "sweep.csv")
         save(rows, folder / "sweep.csv")
         publish(folder)
 
@@ -296,6 +299,31 @@ def save(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     writer.writeheader()
     writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     atomic_write(path, text.getvalue())
+
+
+def keeps_published(rows: Sequence[Mapping[str, Any]], published: Path) -> None:
+    """Refuse rows that would take published ones away, or some of their runs.
+
+    Raises
+    ------
+    ConfigError
+        With what would be lost.
+    """
+    if not published.is_file():
+        return
+    with published.open(encoding="utf-8", newline="") as stream:
+        before = {Key(r["situation"], float(r["share"]), r["strategy"]): int(r["runs"]) for r in csv.DictReader(stream)}
+    now = {Key(r["situation"], float(f"{r['share']:.4g}"), r["strategy"]): r["runs"] for r in rows}
+    lost = [
+        f"{key.situation} {100 * key.share:g} % {key.strategy} ({now.get(key, 0)} of {runs} runs)"
+        for key, runs in before.items()
+        if now.get(key, 0) < runs
+    ]
+    if lost:
+        raise ConfigError(
+            f"{published}: has {len(lost)} rows that are not there, or have fewer runs: {', '.join(lost)}; nothing was "
+            "published: run them into the same --out, or give --drop to do without them"
+        )
 
 
 def publish(folder: Path, change: bool = True) -> bool:

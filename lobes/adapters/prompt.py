@@ -111,6 +111,10 @@ class PromptSite(Site):
         self._before[number + 1], first = first[:, :length], first[:, length:]
         return (first, *output[1:]) if isinstance(output, tuple) else first
 
+    def keep_rows(self, rows: Tensor) -> None:
+        """Go on with some utterances, (B,) bool; see `lobes.encoders.layerwise`."""
+        self._before = {number: prompts[rows] for number, prompts in self._before.items() if len(prompts) == len(rows)}
+
     def __getstate__(self) -> dict[str, Any]:
         # What a pass has left behind can be neither copied nor saved, and need not be.
         return {**vars(self), "_before": {}}

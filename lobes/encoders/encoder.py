@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from lobes.encoders.block import Block, ConformerBlock
 from lobes.encoders.features import LogMel
+from lobes.encoders.layerwise import BlockWalk
 from lobes.encoders.rate import RateBlock
 from lobes.encoders.stem import Stem
 from lobes.errors import ConfigError
@@ -154,13 +156,28 @@ class Encoder(nn.Module):
     def encode(self, features: Tensor, valid: Tensor, chunks: Any = None) -> EncoderOutput:
         """From features (B, T', F) and their validity on; what a pretext task that masks features calls."""
         chunks = self.checked(chunks)
-        x, valid = self.stem(features, valid)
+        x, valid, n_prompts = self._prompted(*self.stem(features, valid))
+        output = self._through_blocks(x, valid, chunks)
+        return output.between(n_prompts) if n_prompts else output
+
+    def walk(self, waveform: Tensor, lengths: Tensor) -> BlockWalk:
+        """Its blocks one by one, see `lobes.encoders.layerwise`; the frames of no layer are normalised."""
+        x, valid, n_prompts = self._prompted(*self.stem(*self.features(waveform, lengths)))
+        return BlockWalk(self, list(self.blocks), x, valid, n_prompts)
+
+    def first_blocks(self, n_blocks: int) -> Encoder:
+        """A copy with its first blocks only, see `lobes.encoders.layerwise`."""
+        kept = copy.deepcopy(self)
+        kept.blocks = kept.blocks[:n_blocks]
+        return kept
+
+    def _prompted(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, int]:
+        """The stem's frames behind the prompts, and how many these are."""
         if self.prompts is None:
-            return self._through_blocks(x, valid, chunks)
+            return x, valid, 0
         prompts = self.prompts(x)
         n_prompts = prompts.shape[1]
-        valid = F.pad(valid, (n_prompts, 0), value=True)
-        return self._through_blocks(torch.cat((prompts, x), dim=1), valid, chunks).between(n_prompts)
+        return torch.cat((prompts, x), dim=1), F.pad(valid, (n_prompts, 0), value=True), n_prompts
 
     def _through_blocks(self, x: Tensor, valid: Tensor, chunks: Chunks | None) -> EncoderOutput:
         padded = ~valid[..., None]
@@ -255,6 +272,11 @@ class Encoder(nn.Module):
     def frame_rate(self) -> float:
         """Frames per second of the output, Hz."""
         return self.features.frame_rate / self.stem.factor
+
+    @property
+    def n_blocks(self) -> int:
+        """How many blocks it has."""
+        return len(self.blocks)
 
     @property
     def layer_dims(self) -> list[int]:

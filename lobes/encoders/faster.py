@@ -7,7 +7,6 @@ WavLM reads costs half of a point of word error rate and saves half of the proce
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lobes.encoders.encoder import Encoder, EncoderOutput
+from lobes.encoders.layerwise import Around, check_hooks, layered
 from lobes.encoders.lengths import absolute_lengths, frame_mask, relative_lengths
 from lobes.errors import ConfigError
 
 WAYS = ("signal", "average", "convolution")
 
 
-class Downsampled(nn.Module):
+class Downsampled(Around):
     """An encoder that reads fewer samples than there are, and so makes fewer frames of them, at less cost.
 
     To be fine-tuned, or distilled into: what it reads sounds faster and higher than what it was trained on.
@@ -63,21 +62,21 @@ class Downsampled(nn.Module):
         if way == "convolution" and kernel < factor:
             raise ConfigError(f"Downsampled: kernel is {kernel}; expected at least the factor, {factor}")
         self.encoder, self.factor, self.way = encoder, int(factor), way
-        self.sample_rate, self.dim, self.layer_dims = encoder.sample_rate, encoder.dim, encoder.layer_dims
+        self.sample_rate, self.dim = encoder.sample_rate, encoder.dim
         self.convolution = nn.Conv1d(1, 1, kernel, self.factor, bias=False) if way == "convolution" else None
         if self.convolution is not None:
             with torch.no_grad():
                 self.convolution.weight.zero_()
                 self.convolution.weight[0, 0, : self.factor] = 1.0 / self.factor
 
-    def forward(self, waveform: Tensor, lengths: Tensor) -> EncoderOutput:
-        """Encode a padded batch: (B, samples) at `sample_rate`, and relative lengths (B,)."""
+    def heard(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Around.heard`."""
         n_samples = absolute_lengths(lengths, waveform.shape[1])
         waveform = waveform.masked_fill(~frame_mask(n_samples, waveform.shape[1]), 0.0)
         fewer = torch.div(n_samples + self.factor - 1, self.factor, rounding_mode="floor")
         read = self._read(waveform)
         read = read.masked_fill(~frame_mask(fewer, read.shape[1]), 0.0)
-        return self.encoder(read, relative_lengths(fewer, read.shape[1]))
+        return read, relative_lengths(fewer, read.shape[1])
 
     def _read(self, waveform: Tensor) -> Tensor:
         """(B, S) to (B, ⌈S / factor⌉)."""
@@ -96,27 +95,44 @@ class Downsampled(nn.Module):
         """Frames per second of the audio, Hz."""
         return self.encoder.frame_rate / self.factor
 
-    def macs(self, seconds: float) -> int:
-        """Multiply-accumulates for one utterance of that length."""
+    def macs(self, seconds: float, n_blocks: int | None = None) -> int:
+        """Multiply-accumulates for one utterance of that length, up to a block, or through all of them."""
         taps = 0 if self.convolution is None else self.convolution.kernel_size[0]
-        return self.encoder.macs(seconds / self.factor) + round(seconds * self.sample_rate / self.factor) * taps
+        read = round(seconds * self.sample_rate / self.factor)
+        return self.inner_macs(seconds / self.factor, n_blocks) + read * taps
 
 
-def first_blocks(encoder: Encoder, n_blocks: int) -> Encoder:
-    """A copy of one of our encoders with its first blocks only; `lobes.distillation.first_layers` is for others.
+def first_blocks(encoder: Any, n_blocks: int) -> Any:
+    """A copy of an encoder with its first blocks only, on the same device, as trainable as it is.
+
+    Its layers are the first of the encoder's, but for what the last block gives to Whisper: Transformers normalises a
+    model's last layer there. Its ``hparams_text``, where it has one, is that of the copy. To make a student of a
+    teacher, `lobes.distillation.first_layers` makes all of it trainable too.
+
+    Arguments
+    ---------
+    encoder : nn.Module
+        A stack of blocks (`lobes.encoders.layerwise`): ours, of Hugging Face, pruned or not, of torchaudio.
+    n_blocks : int
+        How many, from 1 on.
 
     Raises
     ------
     ConfigError
         If it has not so many, or is no stack of blocks.
+
+    Example
+    -------
+    >>> from lobes.encoders import HuggingFaceEncoder
+    >>> tiny = {"model_type": "hubert", "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
+    ...         "intermediate_size": 32, "conv_dim": [8] * 7}
+    >>> len(first_blocks(HuggingFaceEncoder(tiny), 2)(torch.randn(1, 16000), torch.ones(1)).layers)
+    3
     """
-    if not isinstance(encoder, Encoder):
-        raise ConfigError(f"first_blocks: encoder is a {type(encoder).__name__}; expected lobes.encoders.Encoder")
-    if not 1 <= n_blocks <= len(encoder.blocks):
-        raise ConfigError(f"first_blocks: n_blocks is {n_blocks}; expected 1 to {len(encoder.blocks)}")
-    kept = copy.deepcopy(encoder)
-    kept.blocks = kept.blocks[:n_blocks]
-    return kept
+    depth = layered(encoder, "first_blocks").n_blocks
+    if not 1 <= n_blocks <= depth:
+        raise ConfigError(f"first_blocks: n_blocks is {n_blocks}; expected 1 to {depth}")
+    return encoder.first_blocks(n_blocks)
 
 
 class Exit(NamedTuple):
@@ -133,8 +149,8 @@ class EarlyExit(nn.Module):
 
     Arguments
     ---------
-    encoder : Encoder
-        One of ours.
+    encoder : nn.Module
+        A stack of blocks (`lobes.encoders.layerwise`): ours, of Hugging Face, pruned or not, of torchaudio.
     heads : sequence of nn.Module
         One for each layer, `head(frames (B, T, D), valid (B, T))` giving (B, C), such as `lobes.probes.LinearHead`.
     threshold : float
@@ -146,34 +162,40 @@ class EarlyExit(nn.Module):
         If there is not a head for each layer, or the encoder is no stack of blocks.
     """
 
-    def __init__(self, encoder: Encoder, heads: Sequence[nn.Module], threshold: float = 0.9) -> None:
+    def __init__(self, encoder: Any, heads: Sequence[nn.Module], threshold: float = 0.9) -> None:
         super().__init__()
-        if not isinstance(encoder, Encoder):
-            raise ConfigError(f"EarlyExit: encoder is a {type(encoder).__name__}; expected lobes.encoders.Encoder")
-        if len(heads) != len(encoder.blocks) + 1:
-            raise ConfigError(f"EarlyExit: {len(heads)} heads for {len(encoder.blocks) + 1} layers; give one for each")
+        n_layers = layered(encoder, "EarlyExit").n_blocks + 1
+        if len(heads) != n_layers:
+            raise ConfigError(f"EarlyExit: {len(heads)} heads for {n_layers} layers; give one for each")
         self.encoder, self.heads, self.threshold = encoder, nn.ModuleList(heads), threshold
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Exit:
-        """Logits and layers of a padded batch; each block computes only the utterances that are still there."""
-        features, valid = self.encoder.features(waveform, lengths)
-        x, valid = self.encoder.stem(features, valid)
+        """Logits and layers of a padded batch; each block computes only the utterances that are still there.
+
+        Raises
+        ------
+        ConfigError
+            If an adaptation hooks into the encoder's call.
+        """
+        check_hooks(self.encoder, "EarlyExit")
+        walk = self.encoder.walk(waveform, lengths)
         logits: Tensor | None = None
-        layer = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        there = torch.arange(len(x), device=x.device)
+        layer = torch.zeros(len(waveform), dtype=torch.long, device=waveform.device)
+        there = torch.arange(len(waveform), device=waveform.device)
         for number, head in enumerate(self.heads):
             if number:
-                x = self.encoder.blocks[number - 1](x, valid, None).masked_fill(~valid[..., None], 0.0)
-            found = head(x, valid)
+                walk.step()
+            found = head(walk.frames, walk.valid)
             if logits is None:
                 logits = found.new_zeros(len(layer), found.shape[1])
             sure = found.softmax(-1).amax(-1) >= self.threshold
             if number == len(self.heads) - 1:
                 sure = torch.ones_like(sure)
             logits[there[sure]], layer[there[sure]] = found[sure], number
-            if bool(sure.all()):
+            walk.keep(~sure)
+            there = there[~sure]
+            if not len(there):
                 break
-            x, valid, there = x[~sure], valid[~sure], there[~sure]
         assert logits is not None
         return Exit(logits, layer)
 

@@ -10,15 +10,15 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from lobes.encoders.encoder import EncoderOutput
+from lobes.encoders.layerwise import Around
 from lobes.encoders.lengths import absolute_lengths, relative_lengths
 from lobes.errors import ConfigError
 
 
-class _Fitted(nn.Module):
+class _Fitted(Around):
     """An encoder that hears audio of ``factor`` times its own rate."""
 
     def __init__(self, encoder: Any, factor: float) -> None:
@@ -30,7 +30,7 @@ class _Fitted(nn.Module):
                 f"expected a positive factor of {encoder.sample_rate} Hz that gives a whole number"
             )
         self.encoder, self.factor = encoder, factor
-        self.sample_rate, self.dim, self.layer_dims = round(rate), encoder.dim, encoder.layer_dims
+        self.sample_rate, self.dim = round(rate), encoder.dim
 
 
 class TimeExpansion(_Fitted):
@@ -64,18 +64,14 @@ class TimeExpansion(_Fitted):
     torch.Size([1, 500, 80])
     """
 
-    def forward(self, waveform: Tensor, lengths: Tensor) -> EncoderOutput:
-        """As the encoder's: (B, samples) at `sample_rate`, and relative lengths (B,)."""
-        return self.encoder(waveform, lengths)
-
     @property
     def frame_rate(self) -> float:
         """Frames per second of the audio, Hz."""
         return self.factor * self.encoder.frame_rate
 
-    def macs(self, seconds: float) -> int:
-        """Multiply-accumulates for one utterance of that length."""
-        return self.encoder.macs(self.factor * seconds)
+    def macs(self, seconds: float, n_blocks: int | None = None) -> int:
+        """Multiply-accumulates for one utterance of that length, up to a block, or through all of them."""
+        return self.inner_macs(self.factor * seconds, n_blocks)
 
 
 class PitchShift(_Fitted):
@@ -117,8 +113,8 @@ class PitchShift(_Fitted):
         hop = max(1, round(window * encoder.sample_rate / 4))
         self.register_buffer("window_shape", torch.hann_window(4 * hop), persistent=False)
 
-    def forward(self, waveform: Tensor, lengths: Tensor) -> EncoderOutput:
-        """As the encoder's: (B, samples) at `sample_rate`, and relative lengths (B,)."""
+    def heard(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Around.heard`."""
         n_samples = absolute_lengths(lengths, waveform.shape[1])
         longest = math.ceil(waveform.shape[1] / self.factor)
         shifted = waveform.new_zeros(len(waveform), longest)
@@ -128,18 +124,18 @@ class PitchShift(_Fitted):
             rows = (n_samples == length).nonzero()[:, 0]
             part = shift_pitch(waveform[rows, :length], self.factor, self.window_shape)
             shifted[rows, : part.shape[1]] = part
-        return self.encoder(shifted, relative_lengths(n_shifted, longest))
+        return shifted, relative_lengths(n_shifted, longest)
 
     @property
     def frame_rate(self) -> float:
         """Frames per second of the audio, Hz."""
         return self.encoder.frame_rate
 
-    def macs(self, seconds: float) -> int:
-        """Multiply-accumulates for one utterance of that length; Fourier transforms as 2 N log2 N."""
+    def macs(self, seconds: float, n_blocks: int | None = None) -> int:
+        """See `TimeExpansion.macs`; Fourier transforms are 2 N log2 N."""
         n_fft = len(self.window_shape)
         n_windows = math.ceil(seconds * self.encoder.sample_rate * (1 + self.factor) * 4 / n_fft)
-        return self.encoder.macs(seconds) + n_windows * round(2 * n_fft * math.log2(n_fft))
+        return self.inner_macs(seconds, n_blocks) + n_windows * round(2 * n_fft * math.log2(n_fft))
 
 
 def shift_pitch(waveform: Tensor, factor: float, window: Tensor) -> Tensor:

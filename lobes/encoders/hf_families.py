@@ -15,7 +15,6 @@ Whisper                none: every piece is of one length
 
 from __future__ import annotations
 
-import logging
 import math
 import warnings
 from collections.abc import Iterable
@@ -26,111 +25,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lobes.encoders.family import Family, FamilyEncoder
 from lobes.encoders.filterbank import HOP, KaldiFilterbank, WhisperLogMel
+from lobes.encoders.foreign_walk import PiecesWalk, first_call, joined
+from lobes.encoders.layerwise import Walk
 from lobes.encoders.lengths import relative_lengths
-from lobes.encoders.upstream import (
-    PaddingHook,
-    UpstreamEncoder,
-    attended,
-    normalise_waveforms,
-    recorded,
-    run_by_length,
-)
-
-logger = logging.getLogger(__name__)
-
-
-class Family(nn.Module):
-    """One way from waveforms to hidden states; it has no weights: the model is given in each call.
-
-    Arguments
-    ---------
-    config : PreTrainedConfig
-        Of the model.
-    normalise : bool
-        Whether utterances are brought to zero mean and unit variance.
-    """
-
-    by_length = False
-    stride: int  # samples from frame to frame
-    anchor = "feature_projection.projection.weight"  # a weight by which a checkpoint shows where the model is in it
-
-    def __init__(self, config: Any, normalise: bool) -> None:
-        super().__init__()
-        self.config, self.normalise, self.padding = config, normalise, PaddingHook()
-        self.dim, self.depth = config.hidden_size, config.num_hidden_layers
-
-    def prepare(self, model: Any) -> None:
-        """Once, for a new model: hooks, and switches in its configuration."""
-        model.config.layerdrop = 0.0
-
-    def front_end(self, model: Any) -> Iterable[nn.Module]:
-        """What comes before the transformer."""
-        raise NotImplementedError
-
-    def n_frames(self, n_samples: Tensor) -> Tensor:
-        """Frames of utterances of so many samples."""
-        raise NotImplementedError
-
-    def forward(self, model: Any, waveform: Tensor, n_samples: Tensor, valid: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The last hidden state (B, T, D) and all of them; see `UpstreamEncoder.hidden_states`."""
-        raise NotImplementedError
-
-    def macs(self, samples: int) -> int:
-        """Multiply-accumulates for one utterance of so many samples."""
-        raise NotImplementedError
-
-    def transform(self, model: Any, x: Tensor, valid: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The transformer on projected features (B, T, D)."""
-        mask = attended(valid)
-        with self.padding.of(mask), recorded(model.encoder.layers) as states:
-            last = model.encoder(x, attention_mask=mask).last_hidden_state
-        return last, states
-
-    def attention_macs(self, n_frames: int) -> int:
-        """Of one layer: four projections, scores and sums."""
-        return 4 * n_frames * self.dim**2 + 2 * n_frames**2 * self.dim
-
-
-class FamilyEncoder(UpstreamEncoder):
-    """An encoder that is a model and its family; a subclass builds both and then calls `set_up`."""
-
-    family: Family
-
-    def set_up(self, name: str, sample_rate: int, frozen: str) -> None:
-        """Make the model ready, take over the family's sizes, freeze, and say where batches are slow."""
-        self.family.prepare(self.model)
-        self.sample_rate, self.frame_rate = sample_rate, sample_rate / self.family.stride
-        self.by_length, self.dim = self.family.by_length, self.family.dim
-        self.layer_dims = [self.dim] * (self.family.depth + 1)
-        self.freeze(frozen)
-        if self.by_length:
-            logger.warning(
-                "%s: its front-end normalises over time, so that it runs once for each length in a batch; "
-                "this is exact, and fast where a batch has few lengths",
-                name,
-            )
-
-    @property
-    def normalise(self) -> bool:
-        """Whether utterances get zero mean and unit variance."""
-        return self.family.normalise
-
-    def hidden_states(self, waveform: Tensor, n_samples: Tensor, valid: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """See `UpstreamEncoder.hidden_states`."""
-        return self.family(self.model, waveform, n_samples, valid)
-
-    def n_frames(self, n_samples: Tensor) -> Tensor:
-        """See `UpstreamEncoder.n_frames`; 0 for utterances shorter than the first frame's receptive field."""
-        return self.family.n_frames(n_samples)
-
-    def macs(self, seconds: float) -> int:
-        """See `UpstreamEncoder.macs`."""
-        return self.family.macs(round(seconds * self.sample_rate))
-
-    def front_end(self) -> Iterable[nn.Module]:
-        """See `UpstreamEncoder.front_end`."""
-        return self.family.front_end(self.model)
+from lobes.encoders.upstream import normalise_waveforms, run_by_length
 
 
 class Waveforms(Family):
@@ -191,7 +91,7 @@ class Waveforms(Family):
         projected = model.feature_projection(features)
         return projected[0] if isinstance(projected, tuple) else projected
 
-    def macs(self, samples: int) -> int:
+    def macs(self, samples: int, n_blocks: int) -> int:
         """See `Family.macs`."""
         config, total, channels = self.config, 0, 1
         if not self.n_frames(torch.tensor(samples)):
@@ -200,7 +100,7 @@ class Waveforms(Family):
             samples = (samples - kernel) // stride + 1
             total, channels = total + samples * kernel * channels * out, out
         total += samples * channels * self.dim + self.position_macs(samples)
-        return total + self.depth * self.layer_macs(samples)
+        return total + n_blocks * self.layer_macs(samples)
 
     def position_macs(self, n_frames: int) -> int:
         """Of the convolutional positions; one frame more than it keeps where the kernel is even."""
@@ -265,14 +165,14 @@ class Filterbanks(Family):
         projected, _ = model.feature_projection(x.to(waveform.dtype))
         return self.transform(model, projected, valid)
 
-    def macs(self, samples: int) -> int:
+    def macs(self, samples: int, n_blocks: int) -> int:
         """See `Family.macs`."""
         n_features = int(self.features.n_frames(torch.tensor(samples)))
         n_frames = n_features // self.stacked
         if not n_frames:
             return 0
         projection = n_frames * self.config.feature_projection_input_dim * self.dim
-        return self.features.macs(n_features) + projection + self.depth * conformer_macs(self, n_frames)
+        return self.features.macs(n_features) + projection + n_blocks * conformer_macs(self, n_frames)
 
 
 class Pieces(Family):
@@ -282,6 +182,7 @@ class Pieces(Family):
     """
 
     anchor = "conv1.weight"
+    depth_name = "encoder_layers"
 
     def __init__(self, config: Any, normalise: bool) -> None:
         super().__init__(config, normalise)
@@ -301,27 +202,39 @@ class Pieces(Family):
         """One for each 320 samples that were begun."""
         return torch.div(n_samples + self.stride - 1, self.stride, rounding_mode="floor")
 
+    def stack(self, model: Any) -> Any:
+        """See `Family.stack`."""
+        return model
+
     def forward(self, model: Any, waveform: Tensor, n_samples: Tensor, valid: Tensor) -> tuple[Tensor, list[Tensor]]:
         """See `Family.forward`."""
         size = self.frames * self.stride
         pieces = F.pad(waveform, (0, -waveform.shape[1] % size)).unflatten(1, (-1, size))
-        heard = n_samples[:, None] > size * torch.arange(pieces.shape[1], device=pieces.device)
+        heard = self.heard(waveform, n_samples)
         features = self.features(pieces[heard]).to(waveform.dtype)
         output = model(features, output_hidden_states=True)
+        n_frames = valid.shape[1]
+        states = [joined(x, heard, n_frames) for x in output.hidden_states]
+        return joined(output.last_hidden_state, heard, n_frames), states
 
-        def joined(x: Tensor) -> Tensor:
-            whole = x.new_zeros(*heard.shape, *x.shape[1:])
-            whole[heard] = x
-            return whole.flatten(1, 2)[:, : valid.shape[1]]
+    def heard(self, waveform: Tensor, n_samples: Tensor) -> Tensor:
+        """The pieces (B, P) of waveforms (B, S) in which utterances have samples."""
+        starts = torch.arange(0, waveform.shape[1], self.frames * self.stride, device=n_samples.device)
+        return n_samples[:, None] > starts
 
-        return joined(output.last_hidden_state), [joined(x) for x in output.hidden_states]
+    def walk(self, encoder: FamilyEncoder, waveform: Tensor, n_samples: Tensor, valid: Tensor) -> Walk:
+        """See `Family.walk`."""
+        model, heard = encoder.model, self.heard(waveform, n_samples)
+        call = first_call(lambda: self(model, waveform, n_samples, valid), model.layers[0])
+        norm = model.layer_norm
+        return PiecesWalk(encoder, model.layers, call, valid, self.padding, heard=heard, norm=norm)
 
-    def macs(self, samples: int) -> int:
+    def macs(self, samples: int, n_blocks: int) -> int:
         """See `Family.macs`."""
         config, n_pieces = self.config, -(-samples // (self.frames * self.stride))
         stem = 3 * self.dim * (2 * self.frames * config.num_mel_bins + self.frames * self.dim)
         layer = self.attention_macs(self.frames) + 2 * self.frames * self.dim * config.encoder_ffn_dim
-        return n_pieces * (self.features.macs(2 * self.frames) + stem + config.encoder_layers * layer)
+        return n_pieces * (self.features.macs(2 * self.frames) + stem + n_blocks * layer)
 
 
 def normalise_bands(features: Tensor, valid: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lobes.encoders.family import FamilyEncoder
 from lobes.encoders.filterbank import SAMPLE_RATE
-from lobes.encoders.hf_families import FAMILIES, FamilyEncoder
+from lobes.encoders.hf_families import FAMILIES
 from lobes.encoders.hf_source import build_model, checkpoint_gradients, find_source, load_state
 
 

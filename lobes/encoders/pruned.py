@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +56,14 @@ class PrunedEncoder(HuggingFaceEncoder):
         """See `UpstreamEncoder.arguments`."""
         return {**super().arguments(), "sizes": {name: list(values) for name, values in self.sizes.items()}}
 
-    def macs(self, seconds: float) -> int:
-        """See `UpstreamEncoder.macs`."""
+    def first_blocks(self, n_blocks: int) -> PrunedEncoder:
+        """See `FamilyEncoder.first_blocks`."""
+        kept = cast(PrunedEncoder, super().first_blocks(n_blocks))
+        kept.sizes = {name: v if name == "conv" else v[:n_blocks] for name, v in kept.sizes.items()}
+        return kept
+
+    def macs(self, seconds: float, n_blocks: int | None = None) -> int:
+        """See `FamilyEncoder.macs`."""
         config, family = self.model.config, self.family
         samples, channels, total = round(seconds * self.sample_rate), 1, 0
         if not int(self.n_frames(torch.tensor(samples))):
@@ -67,7 +73,7 @@ class PrunedEncoder(HuggingFaceEncoder):
             total, channels = total + samples * kernel * channels * out, out
         total += samples * channels * self.dim + family.position_macs(samples)  # type: ignore[operator]
         head = self.dim // config.num_attention_heads
-        for heads, width in zip(self.sizes["heads"], self.sizes["ffn"], strict=True):
+        for heads, width in zip(self.sizes["heads"][:n_blocks], self.sizes["ffn"][:n_blocks], strict=True):
             total += 4 * samples * self.dim * heads * head + 2 * samples**2 * heads * head
             total += 2 * samples * self.dim * width
         return total

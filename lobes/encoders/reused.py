@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -67,17 +67,25 @@ class ReusedAttention(HuggingFaceEncoder):
                 block.attention = _Attention(block.attention, seen, computes=block is group[0])
         self.freeze(self.frozen)
 
+    def first_blocks(self, n_blocks: int) -> ReusedAttention:
+        """See `FamilyEncoder.first_blocks`."""
+        kept = cast(ReusedAttention, super().first_blocks(n_blocks))
+        kept.every = min(kept.every, n_blocks)
+        last = (n_blocks - 1) // self.every * self.every  # of a group that may have lost readers
+        kept.model.encoder.layers[last].attention.seen.readers = n_blocks - last
+        return kept
+
     def arguments(self) -> dict[str, Any]:
         """See `UpstreamEncoder.arguments`."""
         return {**super().arguments(), "every": self.every}
 
-    def macs(self, seconds: float) -> int:
-        """See `UpstreamEncoder.macs`."""
+    def macs(self, seconds: float, n_blocks: int | None = None) -> int:
+        """See `FamilyEncoder.macs`."""
         frames = int(self.n_frames(torch.tensor(round(seconds * self.sample_rate))))
-        depth = len(self.model.encoder.layers)
+        depth = self.n_blocks if n_blocks is None else n_blocks
         reusing = depth - -(-depth // self.every)
         # Queries, keys and scores.
-        return super().macs(seconds) - reusing * (2 * frames * self.dim**2 + frames**2 * self.dim)
+        return super().macs(seconds, n_blocks) - reusing * (2 * frames * self.dim**2 + frames**2 * self.dim)
 
 
 class _Seen:
@@ -90,6 +98,11 @@ class _Seen:
     def put(self, attention: Tensor) -> None:
         """By the block that computes it."""
         self.map, self.left = attention, self.readers
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep it for some utterances, or nothing where none is left, or where it is of a pass that was not ended."""
+        if self.map is not None:
+            self.map = self.map[rows] if len(self.map) == len(rows) and rows.any() else None
 
     def take(self) -> Tensor:
         """By each block of the group, once; the last one leaves nothing behind."""
@@ -121,6 +134,11 @@ class _Attention(nn.Module):
         attention = nn.functional.dropout(self.seen.take(), self.dropout, self.training)
         mixed = attention @ self._heads(self.v_proj(hidden_states))
         return self.out_proj(mixed.transpose(1, 2).flatten(2)), None
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Go on with some utterances, (B,) bool; see `lobes.encoders.layerwise`."""
+        if self.computes:
+            self.seen.keep(rows)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)

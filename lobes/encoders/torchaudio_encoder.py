@@ -11,8 +11,9 @@ from typing import Any
 import torchaudio
 from torch import Tensor
 
+from lobes.encoders.family import FamilyEncoder
 from lobes.encoders.filterbank import SAMPLE_RATE
-from lobes.encoders.hf_families import FamilyEncoder, Waveforms
+from lobes.encoders.hf_families import Waveforms
 from lobes.encoders.hf_source import load_state
 from lobes.encoders.upstream import attended, recorded
 from lobes.errors import CheckpointError, ConfigError
@@ -85,6 +86,8 @@ class TorchaudioEncoder(FamilyEncoder):
 class _Torchaudio(Waveforms):
     """The same architecture under other names."""
 
+    depth_name = "encoder_num_layers"
+
     def __init__(self, values: Mapping[str, Any], normalise: bool) -> None:
         channels, kernels, strides = zip(*values["extractor_conv_layer_config"], strict=True)
         config = SimpleNamespace(
@@ -104,6 +107,10 @@ class _Torchaudio(Waveforms):
     def prepare(self, model: Any) -> None:
         """Nothing to switch off: layer drop is not in the way that is taken here."""
 
+    def stack(self, model: Any) -> Any:
+        """See `Family.stack`."""
+        return model.encoder.transformer
+
     def convolve(self, model: Any, waveform: Tensor) -> Tensor:
         """See `Waveforms.convolve`."""
         return model.feature_extractor(waveform, None)[0]
@@ -114,7 +121,7 @@ class _Torchaudio(Waveforms):
 
     def transform(self, model: Any, x: Tensor, valid: Tensor) -> tuple[Tensor, list[Tensor]]:
         """See `Family.transform`."""
-        transformer, mask = model.encoder.transformer, attended(valid)
+        transformer, mask = self.stack(model), attended(valid)
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0.0)
             mask = mask[:, None, None].expand(-1, 1, x.shape[1], -1)

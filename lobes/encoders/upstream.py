@@ -64,11 +64,7 @@ class UpstreamEncoder(nn.Module, ABC):
         EncoderOutput
             ``layers`` are all hidden states: what the first block reads, then what each gives.
         """
-        samples = waveform.shape[1]
-        n_samples = absolute_lengths(lengths, samples)
-        waveform = waveform.to(self._dtype()).masked_fill(~frame_mask(n_samples, samples), 0.0)
-        longest = int(self.n_frames(torch.tensor(samples)))
-        valid = frame_mask(self.n_frames(n_samples), longest)
+        waveform, n_samples, valid = self._without_padding(waveform, lengths)
         if not valid.any():
             nothing = [waveform.new_zeros(*valid.shape, dim) for dim in (self.dim, *self.layer_dims)]
             return EncoderOutput(nothing[0], valid, nothing[1:])
@@ -77,6 +73,14 @@ class UpstreamEncoder(nn.Module, ABC):
             return EncoderOutput(frames, valid, layers)
         padded = ~valid[..., None]
         return EncoderOutput(frames.masked_fill(padded, 0.0), valid, [x.masked_fill(padded, 0.0) for x in layers])
+
+    def _without_padding(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The waveform (B, S) with zeros for its padding, samples (B,) of each, and which frames (B, T) are valid."""
+        samples = waveform.shape[1]
+        n_samples = absolute_lengths(lengths, samples)
+        waveform = waveform.to(self._dtype()).masked_fill(~frame_mask(n_samples, samples), 0.0)
+        longest = int(self.n_frames(torch.tensor(samples)))
+        return waveform, n_samples, frame_mask(self.n_frames(n_samples), longest)
 
     @abstractmethod
     def hidden_states(self, waveform: Tensor, n_samples: Tensor, valid: Tensor) -> tuple[Tensor, list[Tensor]]:

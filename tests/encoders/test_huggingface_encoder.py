@@ -201,7 +201,7 @@ def test_a_local_folder_is_read_without_a_network(folder, no_network, caplog):
     path, model = folder
     with caplog.at_level(logging.WARNING):
         encoder = HuggingFaceEncoder(path).eval()
-    assert [record.name for record in caplog.records] == ["lobes.encoders.hf_families"]
+    assert [record.name for record in caplog.records] == ["lobes.encoders.family"]
     assert "runs once for each length in a batch" in caplog.text and encoder.by_length
     assert not encoder.normalise and HuggingFaceEncoder(path, normalise=True).normalise
     for key, tensor in model.state_dict().items():

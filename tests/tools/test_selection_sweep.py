@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import sys
 from pathlib import Path
 
@@ -67,6 +68,38 @@ def test_differences_are_paired_by_speaker_and_seed(runs):
     text = sweep.markdown(list(rows.values()))
     assert "| A | 5 % | contrastive | 6 |" in text and "+0.120 [+0.070, +0.170]" in text
     sweep.figure(list(rows.values()))
+
+
+@pytest.fixture
+def recipe(monkeypatch, tmp_path):
+    """A recipe that has published what `runs` are, and a README for the table."""
+    folder = tmp_path / "root" / "recipes" / "FSDD" / "distillation"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("before\n<!-- sweep -->\n<!-- /sweep -->\nafter\n")
+    monkeypatch.setattr(sweep, "ROOT", tmp_path / "root")
+    return folder
+
+
+def ask(monkeypatch, out, *more) -> None:
+    monkeypatch.setattr(sys, "argv", ["selection_sweep.py", "--table", "--publish", f"--out={out}", *more])
+    sweep.main()
+
+
+def test_published_rows_do_not_go_by_themselves(runs, recipe, monkeypatch):
+    ask(monkeypatch, runs)
+    published, text = (recipe / "sweep.csv").read_text(), (recipe / "README.md").read_text()
+    assert published.count("\n") == 5 and "| A | 5 % | longest | 6 |" in text
+    for speaker, seed in itertools.product(("ann", "bob", "cat"), (1, 2)):
+        shutil.rmtree(sweep.Cell("A", speaker, seed, 0.05, "longest").folder(runs))
+    shutil.rmtree(sweep.Cell("A", "cat", 2, 0.05, "contrastive").folder(runs))
+    lost = r"A 5 % contrastive \(5 of 6 runs\), A 5 % longest \(0 of 6 runs\)"
+    with pytest.raises(ConfigError, match=f"has 2 rows .*: {lost}; nothing was published: .*--drop"):
+        ask(monkeypatch, runs)
+    assert (recipe / "sweep.csv").read_text() == published and (recipe / "README.md").read_text() == text
+    ask(monkeypatch, runs, "--drop")
+    assert "longest" not in (recipe / "sweep.csv").read_text() + (recipe / "README.md").read_text()
+    assert "| A | 5 % | contrastive | 5 |" in (recipe / "README.md").read_text()
+    ask(monkeypatch, runs)  # what is published is all there
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path):
