@@ -76,6 +76,41 @@ class BlockResampler:
         self._given += len(given)
         return given
 
+    def place(self, heard: int) -> tuple[int, int]:
+        """Tell where it stands after the first `heard` samples, in whatever pieces they were fed.
+
+        Returns
+        -------
+        needed : int
+            Index of the first of them that further outputs need; below 0, the silence before the recording.
+        given : int
+            How many samples have come out.
+        """
+        if self._identity:
+            return heard, heard
+        if self._matrix is None:
+            given = max(self._ready(heard), 0)
+            return given * self._orig // self._new - self._reach, given
+        inputs, outputs = self._matrix.shape
+        stride = self._stride(outputs)
+        count = max((self._reach + heard - inputs) // stride + 1, 0)
+        return count * stride - self._reach, count * outputs
+
+    def resume(self, heard: int, history: Tensor) -> None:
+        """Stand where it does after the first `heard` samples, of which `history` (n,) is the end, without the others.
+
+        Parameters
+        ----------
+        heard : int
+            Samples.
+        history : Tensor
+            From the first that `place` says is needed, or from the recording's beginning, up to `heard`.
+        """
+        self._heard = heard
+        self._start, self._given = self.place(heard)
+        silence = heard - self._start - len(history)
+        self._pending = torch.cat((torch.zeros(silence), history.to(torch.float32)))
+
     def finish(self) -> Tensor:
         """End the recording: the samples that are left, so that there are ceil(n · to_rate / from_rate) in all."""
         if self._identity:
@@ -102,7 +137,7 @@ class BlockResampler:
 
     def _by_matrix(self, matrix: Tensor) -> Tensor:
         inputs, outputs = matrix.shape
-        stride = outputs // self._new * self._orig
+        stride = self._stride(outputs)
         count = (len(self._pending) - inputs) // stride + 1
         if count <= 0:
             return torch.zeros(0)
@@ -112,8 +147,7 @@ class BlockResampler:
 
     def _by_gather(self) -> Tensor:
         taps = self._kernel.shape[1]
-        # The last output of which all inputs are there: floor(j M) + reach + 1 is the index of its last one.
-        ready = (self._start + len(self._pending) - self._reach - 2) * self._new // self._orig + 1
+        ready = self._ready(self._start + len(self._pending))
         parts = [torch.zeros(0)]
         for first in range(self._given, ready, _ROWS):
             output = np.arange(first, min(first + _ROWS, ready), dtype=np.int64)
@@ -124,6 +158,14 @@ class BlockResampler:
             parts.append(torch.einsum("jt,jt->j", inputs, filters))
         self._drop(max(ready, self._given) * self._orig // self._new - self._reach - self._start)
         return torch.cat(parts)
+
+    def _ready(self, heard: int) -> int:
+        """Outputs of which all inputs are there: floor(j M) + reach + 1 is the index of the last one of output j."""
+        return (heard - self._reach - 2) * self._new // self._orig + 1
+
+    def _stride(self, outputs: int) -> int:
+        """Inputs from one stretch of so many outputs to the next."""
+        return outputs // self._new * self._orig
 
     def _drop(self, count: int) -> None:
         """Forget inputs that no further output needs."""

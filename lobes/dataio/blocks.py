@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 #: Frames decoded and resampled at once. Always the same, so that the size of the blocks handed out changes no bit.
 _CHUNK = 1 << 16
+#: Encodings besides PCM in which each sample stands for itself, so that reading can begin at any of them.
+_EXACT = ("FLOAT", "DOUBLE", "ULAW", "ALAW")
 
 
 class Recording:
@@ -54,6 +56,8 @@ class Recording:
         What was wrong with the file, as far as it has been read.
     seconds : float
         How much was decoded so far.
+    faults : list of (frame, count)
+        How many samples were NaN or infinite in what is decoded at once from that frame of the file on, so far.
 
     Raises
     ------
@@ -83,17 +87,28 @@ class Recording:
         self.sample_rate = sample_rate or self.info.sample_rate
         self.problems: list[str] = []
         self.seconds = 0.0
+        self.faults: list[tuple[int, int]] = []
 
-    def blocks(self, seconds: float = 60.0) -> Iterator[Tensor]:
-        """Yield the recording from its beginning, (samples,) float32; all blocks but the last are equally long.
+    def blocks(self, seconds: float = 60.0, first: int = 0) -> Iterator[Tensor]:
+        """Yield the recording, (samples,) float32; all blocks but the last are equally long.
 
         Put together they are `resample` of the whole file, within 1e-5, and the same to the last bit whatever the
-        length of the blocks.
+        length of the blocks, and wherever they begin.
+
+        Parameters
+        ----------
+        seconds : float
+            Of a block.
+        first : int
+            Sample of `sample_rate` to begin with. What comes before is not read, unless it is coded with loss (MP3,
+            Ogg): a decoder that is put into such a file may be off, so that it is decoded from its beginning and passed
+            over. Samples that were NaN or infinite there are reported too: to go on in another run, set the `faults`
+            of the run before.
         """
         size = max(1, round(seconds * self.sample_rate))
         ready: list[Tensor] = []
         count = 0
-        for piece in self._pieces():
+        for piece in self._pieces(first):
             ready.append(piece)
             count += len(piece)
             if count >= size:
@@ -104,20 +119,53 @@ class Recording:
         if count:
             yield torch.cat(ready)
 
-    def _pieces(self) -> Iterator[Tensor]:
+    def _pieces(self, first: int) -> Iterator[Tensor]:
         """Mono, resampled, as decoded."""
         resampler = BlockResampler(self.info.sample_rate, self.sample_rate)
-        self.problems, self.seconds, bad = [], 0.0, 0
+        # A place where decoding goes on in any run, so that no bit changes, and by which `first` has not come out yet.
+        found = first * self.info.sample_rate // self.sample_rate // _CHUNK * _CHUNK
+        needed, given = resampler.place(found)
+        self.problems, self.seconds = [], 0.0
+        self.faults = [(frame, count) for frame, count in self.faults if frame < found]
         with Opened(self.path, complete=False) as file:
-            found = 0
+            if found:
+                resampler.resume(found, self._history(file, max(needed, 0), found))
+            left = first - given
             for samples in self._decoded(file):
+                mono, faults = _mono(samples, self.channel)
+                if faults:
+                    self.faults.append((found, faults))
                 found += len(samples)
                 self.seconds = found / self.info.sample_rate
-                mono, faults = _mono(samples, self.channel)
-                bad += faults
-                yield resampler.feed(mono)
-            yield resampler.finish()
-            self._check(file, found, bad)
+                piece = resampler.feed(mono)
+                yield piece[left:]
+                left = max(left - len(piece), 0)
+            yield resampler.finish()[left:]
+            self._check(file, found)
+
+    def _history(self, file: soundfile.SoundFile, begin: int, end: int) -> Tensor:
+        """Frames from `begin` to `end`, mono; what is decoded next comes after them."""
+        if self._seeks(begin):
+            file.seek(begin)
+            return _mono(file.read(end - begin, dtype="float32", always_2d=True), self.channel)[0]
+        logger.info("%s (%s) has no exact places: decoded again from its beginning", self.path, file.subtype)
+        kept, place = [torch.zeros(0)], 0
+        for samples in self._decoded(file):
+            place += len(samples)
+            if place > begin:
+                kept.append(_mono(samples, self.channel)[0][-(place - begin) :])
+            if place >= end:
+                break
+        return torch.cat(kept)
+
+    def _seeks(self, frame: int) -> bool:
+        """Whether the file can be entered at a frame exactly; damage may be in the way."""
+        try:
+            with Opened(self.path, complete=False) as file:
+                exact = file.subtype.startswith("PCM") or file.subtype in _EXACT
+                return exact and file.seek(frame) == frame and len(file.read(1)) == 1
+        except AudioError:
+            return False
 
     def _decoded(self, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
         """Frames (n, channels), float32, up to the end or the first damage."""
@@ -139,7 +187,7 @@ class Recording:
                 return
             yield samples[:read]
 
-    def _check(self, file: soundfile.SoundFile, found: int, bad: int) -> None:
+    def _check(self, file: soundfile.SoundFile, found: int) -> None:
         """Report what was less than the header promised."""
         slack = MP3_SLACK if file.subtype.startswith("MPEG") else 0
         reason = truncation(file)
@@ -148,6 +196,7 @@ class Recording:
             reason = f"is truncated: {self.seconds:.3f} of {promised:.3f} s could be decoded"
         if reason:
             self.problems.append(reason)
+        bad = sum(count for _, count in self.faults)
         if bad:
             self.problems.append(f"holds {bad} NaN or infinite samples, read as silence")
         if not found:
@@ -215,7 +264,9 @@ class WindowBatch(NamedTuple):
     """Number of the first window, from 0: window k begins at sample k · hop."""
 
 
-def window_batches(blocks: Iterable[Tensor], window: int, hop: int, batch_size: int) -> Iterator[WindowBatch]:
+def window_batches(
+    blocks: Iterable[Tensor], window: int, hop: int, batch_size: int, first: int = 0
+) -> Iterator[WindowBatch]:
     """Cut a recording into overlapping windows, across the borders of its blocks.
 
     Window k begins at sample k · hop. The last is the first one that reaches the recording's end; what it lacks is
@@ -229,6 +280,8 @@ def window_batches(blocks: Iterable[Tensor], window: int, hop: int, batch_size: 
         Samples, 1 <= hop <= window.
     batch_size : int
         Windows that are yielded at once; the last time perhaps fewer.
+    first : int
+        Number of the window that `blocks` begin with.
 
     Raises
     ------
@@ -245,7 +298,7 @@ def window_batches(blocks: Iterable[Tensor], window: int, hop: int, batch_size: 
         raise ConfigError(
             f"window {window}, hop {hop}, batch_size {batch_size}: expected 1 <= hop <= window and a batch of 1 or more"
         )
-    first, enough = 0, (batch_size - 1) * hop + window
+    enough = (batch_size - 1) * hop + window
     pending: list[Tensor] = []
     count = 0
     for block in blocks:

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from lobes.dataio import AudioError, Recording, block_resampler, read_audio, read_part, resample, window_batches
+from lobes.dataio import AudioError, Recording, block_resampler, blocks, read_audio, read_part, resample, window_batches
 from lobes.dataio.block_resampler import BlockResampler
 from lobes.dataio.blocks import prefetch
 from lobes.dataio.scan import AUDIO_SUFFIXES
@@ -68,6 +68,75 @@ def test_resampling_has_no_seams(rates, length, dense, monkeypatch):
         got.append(resampler.finish())
         assert len(torch.cat(got)) == len(expected)
         assert (torch.cat(got) - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("rates", [(16000, 16000), (96000, 16000), (44100, 16000), (8000, 16000), (11127, 16000)])
+@pytest.mark.parametrize("dense", [4_000_000, 0], ids=["product", "gather"])
+@pytest.mark.parametrize("heard", [1, 100, 2048, 20480])
+def test_a_resampler_goes_on_anywhere_to_the_last_bit(rates, heard, dense, monkeypatch):
+    monkeypatch.setattr(block_resampler, "_DENSE", dense)
+    waveform = torch.randn(30011)
+    first, second = BlockResampler(*rates), BlockResampler(*rates)
+    pieces = torch.split(waveform[:heard], 777)
+    given = sum(len(first.feed(piece)) for piece in pieces)
+    needed, count = second.place(heard)
+    assert count == given and needed <= heard
+    second.resume(heard, waveform[max(needed, 0) : heard])
+    for resampler in (first, second):
+        resampler.rest = torch.cat([*(resampler.feed(p) for p in waveform[heard:].split(5000)), resampler.finish()])
+    assert torch.equal(second.rest, first.rest) and len(first.rest) > 0
+
+
+@pytest.mark.parametrize(("name", "container", "encoding", "rate", "channels"), FORMATS, ids=[f[0] for f in FORMATS])
+def test_reading_begins_anywhere_to_the_last_bit(tmp_path, monkeypatch, name, container, encoding, rate, channels):
+    monkeypatch.setattr(blocks, "_CHUNK", 4096)
+    path = tmp_path / name
+    soundfile.write(path, noise(5.3, rate, channels), rate, encoding, format=container)
+    recording = Recording(path, 16000)
+    expected = whole(recording, 60.0)
+    seconds, decoded = recording.seconds, []
+    decode = Recording._decoded
+
+    def count(self, file):
+        for samples in decode(self, file):
+            decoded.append(len(samples))
+            yield samples
+
+    monkeypatch.setattr(Recording, "_decoded", count)
+    for first in (0, 1, 1024, 8192, 33333, len(expected) - 1):
+        decoded.clear()
+        again = Recording(path, 16000)
+        got = torch.cat([torch.zeros(0), *again.blocks(1.7, first)])
+        assert torch.equal(got, expected[first:]), first
+        assert again.problems == [] and again.seconds == seconds
+        lossless = path.suffix not in (".mp3", ".ogg")
+        before = first / 16000 * rate - 4096 if lossless else 0
+        assert abs(sum(decoded) - (seconds * rate - before)) <= 4096, "what comes before is passed over"
+
+
+@pytest.mark.parametrize("fault", ["truncated.wav", "truncated.flac", "damaged.flac", "no numbers.wav"])
+def test_faults_are_the_same_wherever_reading_begins(tmp_path, monkeypatch, fault):
+    monkeypatch.setattr(blocks, "_CHUNK", 4096)
+    path = tmp_path / fault
+    samples = noise(20, 16000).astype(np.float32)
+    if "numbers" in fault:
+        samples[[100, 40000, 40001, 200_000]] = np.nan
+    soundfile.write(path, samples, 16000, "FLOAT" if "numbers" in fault else "PCM_16")
+    data = path.read_bytes()
+    if "truncated" in fault:
+        path.write_bytes(data[: round(0.6 * len(data))])
+    elif "damaged" in fault:
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + np.random.default_rng(0).bytes(2000) + data[middle + 2000 :])
+    recording = Recording(path, 12000)
+    expected = whole(recording, 60.0)
+    assert len(recording.problems) == 1
+    for first in (1, 31000, 60000, len(expected) - 1):
+        again = Recording(path, 12000)
+        # As far as the run before had read, which may be further than where this one begins.
+        again.faults = [found for found in recording.faults if found[0] <= first * 16000 // 12000 + 50000]
+        assert torch.equal(torch.cat(list(again.blocks(1.0, first))), expected[first:])
+        assert again.problems == recording.problems and again.seconds == recording.seconds
 
 
 def test_resampling_lets_nothing_alias():
@@ -176,6 +245,12 @@ def test_windows_are_the_same_for_any_blocks_and_batches(length, window, hop):
             got = [pair for batch in batches for pair in zip(batch.audio.tolist(), batch.samples.tolist(), strict=True)]
             assert got == expected
             assert [batch.first for batch in batches] == list(range(0, len(expected), batch_size))
+            for later, batch in list(enumerate(batches))[1:]:
+                rest = samples[batch.first * hop :].split(block)
+                again = list(window_batches(rest, window, hop, batch_size, batch.first))
+                assert [other.first for other in again] == [other.first for other in batches[later:]]
+                for one, other in zip(again, batches[later:], strict=True):
+                    assert torch.equal(one.audio, other.audio) and torch.equal(one.samples, other.samples)
 
 
 def test_impossible_windows_are_refused():
