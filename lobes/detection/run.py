@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from numpy.typing import NDArray
 
 from lobes.dataio import AudioError, Recording, find_audio
 from lobes.dataio.annotations import Annotation
 from lobes.dataio.audio import AudioInfo
 from lobes.detection.detector import Detector
 from lobes.detection.folder import detector_checksum, load_detector
+from lobes.detection.partial import PartialScores, remove_partial, scores_from
+from lobes.detection.progress import Progress
 from lobes.detection.results import (
     VERSION,
     FileResult,
@@ -26,7 +26,7 @@ from lobes.detection.results import (
     write_file_tables,
     write_tables,
 )
-from lobes.detection.scoring import events_of, score_recording
+from lobes.detection.scoring import events_of
 from lobes.errors import ConfigError, DataError
 from lobes.evaluation import EventRule, NamePattern, activity_figure, save_figure
 from lobes.evaluation.events import sorted_events
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Files to go through, with their sizes and what their results depend on.
-Pending = dict[str, tuple[AudioInfo, dict[str, Any]]]
+#: Files to go through, with their sizes, what their results depend on, and what is kept of their scores.
+Pending = dict[str, tuple[AudioInfo, dict[str, Any], PartialScores]]
 #: Hz at which the page plays recordings of more than 48 kHz.
 HEARD = 16000
 #: What a near miss must reach of each threshold.
@@ -63,6 +63,8 @@ class DetectionOptions:
         Where the encoder runs.
     review : int
         Detections on the review page, at most; 0 for none.
+    keep_minutes : float
+        Audio after which the scores of a recording are written, from which a run goes on that was stopped within it.
     """
 
     channel: int | None = None
@@ -71,6 +73,11 @@ class DetectionOptions:
     batch_size: int = 8
     device: str = "cpu"
     review: int = 300
+    keep_minutes: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not self.keep_minutes > 0:
+            raise ConfigError(f"keep_minutes is {self.keep_minutes:g}: expected minutes of audio, above 0")
 
     def rules(self, detector: Detector) -> dict[str, EventRule]:
         """The detector's rules at the threshold asked for."""
@@ -123,7 +130,8 @@ def detect_folder(
     """Run a detector over all recordings below a folder.
 
     A file whose result is there already, of the same file, model and options, is not gone through again, so that a run
-    that was stopped goes on. What cannot be read is skipped, counted and named.
+    that was stopped goes on; within a file it goes on from the scores that were kept last, and finds the same to the
+    last bit. What cannot be read is skipped, counted and named.
 
     Parameters
     ----------
@@ -154,12 +162,15 @@ def detect_folder(
     root, files = _files(Path(recordings))
     settings = {"version": VERSION, "model": detector_checksum(model), "channel": options.channel}
     settings["threshold"] = options.threshold
-    known, pending, skipped = _look(files, root, out / "state", settings, options)
+    known, pending, skipped = _look(files, root, out / "state", settings, detector, options)
     names = table_names(files)
-    with _Progress(sum(info.duration for info, _ in pending.values()), len(pending)) as progress:
+    total = sum(info.duration for info, *_ in pending.values())
+    kept = sum(partial.known for *_, partial in pending.values()) / detector.frame_rate
+    with Progress(total, kept, len(pending)) as progress:
         for result in _go_through(pending, detector, root, rules, options, progress, skipped):
             write_file_tables(result, out, names)
             save_result(result, out / "state")
+            remove_partial(out / "state", result.file)
             known[result.file] = result
     spent = time.perf_counter() - started
     results = [known[file] for file in files if file in known]
@@ -193,7 +204,12 @@ def _files(recordings: Path) -> tuple[Path, list[str]]:
 
 
 def _look(
-    files: list[str], root: Path, state: Path, settings: Mapping[str, Any], options: DetectionOptions
+    files: list[str],
+    root: Path,
+    state: Path,
+    settings: Mapping[str, Any],
+    detector: Detector,
+    options: DetectionOptions,
 ) -> tuple[dict[str, FileResult], Pending, list[tuple[str, str]]]:
     """Tell apart what is done, what is to be done, and what cannot be."""
     known: dict[str, FileResult] = {}
@@ -205,8 +221,10 @@ def _look(
             result = read_result(state, file, stamp)
             if result is not None:
                 known[file] = result
+                remove_partial(state, file)
             else:
-                pending[file] = Recording(root / file, channel=options.channel).info, stamp
+                info = Recording(root / file, channel=options.channel).info
+                pending[file] = info, stamp, _partial(state, file, stamp, detector, options)
         except AudioError as error:
             skipped.append((file, error.reason))
         except OSError as error:
@@ -222,22 +240,34 @@ def _stamp(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "size": status.st_size, "modified": status.st_mtime_ns}
 
 
+def _partial(
+    state: Path, file: str, stamp: Mapping[str, Any], detector: Detector, options: DetectionOptions
+) -> PartialScores:
+    """What is kept of a recording's scores: no threshold changes them, but how they are batched does, by a digit."""
+    depends = {key: value for key, value in stamp.items() if key != "threshold"}
+    depends |= {"batch_size": options.batch_size, "device": options.device}
+    return PartialScores(state, file, depends, len(detector.events))
+
+
 def _go_through(
     pending: Pending,
     detector: Detector,
     root: Path,
     rules: Mapping[str, EventRule],
     options: DetectionOptions,
-    progress: _Progress,
+    progress: Progress,
     skipped: list[tuple[str, str]],
 ) -> Iterator[FileResult]:
     """Yield the result of one recording after the other; those that fail are added to `skipped`."""
     near = {name: _scaled(rule, NEAR) for name, rule in rules.items()}
-    for file, (info, stamp) in pending.items():
-        progress.begin(file, info.duration)
+    every = max(round(60 * options.keep_minutes * detector.frame_rate), 1)
+    for file, (info, stamp, partial) in pending.items():
+        kept = partial.known / detector.frame_rate
+        progress.begin(file, info.duration - kept)
         try:
             recording = Recording(root / file, detector.sample_rate, options.channel)
-            scores = progress.over(score_recording(detector, recording, options.batch_size), detector.frame_rate)
+            scores = scores_from(detector, recording, partial, options.batch_size, every)
+            scores = progress.over(scores, detector.frame_rate, kept)
             found = events_of(detector, recording, scores, [rules, near])
         except AudioError as error:
             skipped.append((file, error.reason))
@@ -327,44 +357,3 @@ def _write_page(
         ],
         others={result.file: result.events for result in summary.results},
     )
-
-
-class _Progress:
-    """A bar over all audio to be gone through, with its speed."""
-
-    def __init__(self, total: float, n_files: int) -> None:
-        from tqdm import tqdm
-
-        self.seconds, self._started, self._number, self._n_files = 0.0, time.perf_counter(), 0, n_files
-        self._left = 0.0
-        layout = "{desc} {percentage:3.0f}%|{bar}| {n:.2f}/{total:.2f} h [{elapsed}<{remaining}{postfix}]"
-        hours = total / 3600
-        self._bar = tqdm(total=hours, bar_format=layout, disable=None if hours else True, leave=True)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._advance(self._left)
-        self._bar.close()
-
-    def begin(self, file: str, seconds: float) -> None:
-        """The next file; of the one before, what its header promised and nobody could read is passed over."""
-        self._advance(self._left)
-        self._left = seconds
-        self._number += 1
-        self._bar.set_description_str(f"{self._number}/{self._n_files} {file[-32:]}", refresh=False)
-
-    def over(self, scores: Iterable[NDArray[Any]], frame_rate: float) -> Iterator[NDArray[Any]]:
-        """Pass scores on, and count the time that they are of."""
-        for piece in scores:
-            yield piece
-            seconds = len(piece) / frame_rate
-            self.seconds += seconds
-            speed = self.seconds / max(time.perf_counter() - self._started, 1e-9)
-            self._bar.set_postfix_str(f"{speed:.0f}x real time", refresh=False)
-            self._advance(min(seconds, self._left))
-            self._left -= min(seconds, self._left)
-
-    def _advance(self, seconds: float) -> None:
-        self._bar.update(seconds / 3600)

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def score_recording(
-    detector: Detector, recording: Recording, batch_size: int = 8, block_seconds: float = 60.0
+    detector: Detector, recording: Recording, batch_size: int = 8, block_seconds: float = 60.0, known: int = 0
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the scores of a recording, piece by piece.
 
@@ -35,6 +35,9 @@ def score_recording(
         Windows that are encoded at once.
     block_seconds : float
         Audio that is read at once.
+    known : int
+        Frames from the beginning that are known already, and not yielded: fewer than there are. What comes after them
+        is the same to the last bit.
 
     Yields
     ------
@@ -48,11 +51,16 @@ def score_recording(
         Nothing of the recording could be decoded.
     """
     average = OverlapAverage(detector.window_frames, detector.hop_frames)
-    blocks = recording.blocks(block_seconds)
-    batches = window_batches(blocks, detector.window_samples, detector.hop_samples, batch_size)
+    # The first window behind all that hear a frame that is known, or an earlier one with which a batch begins.
+    first = max((known - detector.window_frames) // detector.hop_frames + 1, 0) // batch_size * batch_size
+    left = known - first * detector.hop_frames
+    blocks = recording.blocks(block_seconds, first * detector.hop_samples)
+    batches = window_batches(blocks, detector.window_samples, detector.hop_samples, batch_size, first)
     for batch in prefetch(batches):
-        yield average.add(*detector.scores(batch.audio, batch.samples))
-    yield average.finish()
+        piece = average.add(*detector.scores(batch.audio, batch.samples))
+        yield piece[left:]
+        left = max(left - len(piece), 0)
+    yield average.finish()[left:]
 
 
 def detect_recording(

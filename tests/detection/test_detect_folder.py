@@ -13,7 +13,7 @@ import pytest
 from synthetic_calls import random_calls, write_recording
 
 from lobes.dataio.annotations import load_annotations, read_annotations
-from lobes.detection import DetectionOptions, detect_folder, results, run
+from lobes.detection import DetectionOptions, detect_folder, partial, results, run
 from lobes.detection.results import table_names
 from lobes.errors import ConfigError, DataError
 from lobes.evaluation import event_f1, event_records, events_by_file
@@ -104,14 +104,14 @@ def test_every_table_holds_the_same_calls(detector_folder, recordings, tmp_path)
 def test_bad_files_are_named_and_stop_nothing(detector_folder, recordings, tmp_path, monkeypatch):
     add_bad_files(recordings)
     broken = recordings.resolve() / "dawn.wav"
-    whole = run.score_recording
+    whole = partial.score_recording
 
-    def fail(detector, recording, batch_size):
+    def fail(detector, recording, batch_size, known):
         if recording.path == broken:
             raise RuntimeError("out of\nluck")
-        return whole(detector, recording, batch_size)
+        return whole(detector, recording, batch_size, known=known)
 
-    monkeypatch.setattr(run, "score_recording", fail)
+    monkeypatch.setattr(partial, "score_recording", fail)
     summary = detect_folder(detector_folder, recordings, tmp_path / "out", NO_PAGE)
     skipped = {row["file"]: row["reason"] for row in rows(tmp_path / "out" / "skipped.csv")}
     assert set(skipped) == {"empty.wav", "text.wav", "gone.wav", "dawn.wav"}
@@ -122,7 +122,7 @@ def test_bad_files_are_named_and_stop_nothing(detector_folder, recordings, tmp_p
     assert float(files["S10/cut.wav"]["seconds"]) == pytest.approx(20.15, abs=0.01)
     assert "1 files read in part (files.csv); 4 files skipped (skipped.csv)" in str(summary)
     # What failed is tried again, and only that.
-    monkeypatch.setattr(run, "score_recording", whole)
+    monkeypatch.setattr(partial, "score_recording", whole)
     again = detect_folder(detector_folder, recordings, tmp_path / "out", NO_PAGE)
     assert again.done_seconds == pytest.approx(16.0, abs=0.1) and len(again.results) == 6
 

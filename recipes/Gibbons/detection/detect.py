@@ -5,8 +5,9 @@
     python detect.py model/ recordings/ --out out/ --names "{recorder}/{date}_{time}" --channel 1
 
 It needs constant memory, and can be stopped and started again: files that are done are not gone through again, unless
-the file, the model or an option has changed; the one in which it was stopped is begun again. Files that cannot be read
-are skipped and named in out/skipped.csv. What it writes, below --out:
+the file, the model or an option has changed, and the one in which it was stopped goes on where its scores were kept
+last, as they are after every --keep_minutes of audio. Files that cannot be read are skipped and named in
+out/skipped.csv. What it writes, below --out:
 
     index.html                    what was found, to look at, listen to, and mark as right or wrong
     detections.selections.txt     one selection table for Raven over all files; raven/ has one for each
@@ -37,6 +38,12 @@ def main() -> None:
     parser.add_argument("--names", default=default.name_pattern, help=f"default: {default.name_pattern}")
     parser.add_argument("--review", type=int, default=default.review, help="detections on the page, at most; 0: none")
     parser.add_argument("--batch_size", type=int, default=default.batch_size, help="windows that are encoded at once")
+    parser.add_argument(
+        "--keep_minutes",
+        type=float,
+        default=default.keep_minutes,
+        help="audio after which scores are kept; default: 30",
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: all cores")
     parser.add_argument("--device", default=default.device, help="cpu or cuda")
     given = parser.parse_args()
@@ -48,6 +55,7 @@ def main() -> None:
         batch_size=given.batch_size,
         device=given.device,
         review=given.review,
+        keep_minutes=given.keep_minutes,
     )
     print(detect_folder(given.model, given.recordings, given.out, options))
 
