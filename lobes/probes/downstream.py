@@ -64,8 +64,8 @@ class Downstream(nn.Module):
         encoder_lr : float
             Learning rate of what trains in the encoder.
         """
-        groups: list[dict[str, Any]] = [{"params": list(self.probe.parameters())}]
-        tuned = [p for p in self.encoder.parameters() if p.requires_grad]
+        probe, tuned = ([p for p in part.parameters() if p.requires_grad] for part in (self.probe, self.encoder))
+        groups: list[dict[str, Any]] = [{"params": probe}] if probe else []
         return [*groups, {"params": tuned, "lr": encoder_lr, "weight_decay": 0.0}] if tuned else groups
 
 

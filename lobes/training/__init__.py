@@ -5,6 +5,7 @@ from __future__ import annotations
 from lobes.training.averaging import average_checkpoints
 from lobes.training.brain import Brain
 from lobes.training.checkpointer import Checkpointer
+from lobes.training.classifiers import MappedHead, build_classifier, load_classifier, map_labels
 from lobes.training.costs import costs
 from lobes.training.experiment import run, start_experiment
 from lobes.training.folds import DecidingBrain, all_folds, cross_validate, save_folds, tune_fold
@@ -27,6 +28,7 @@ __all__ = [
     "Hparams",
     "HparamsFile",
     "MASKED_ACCURACY",
+    "MappedHead",
     "Pretext",
     "PretrainingBrain",
     "ReadOut",
@@ -35,13 +37,16 @@ __all__ = [
     "WarmupCosine",
     "all_folds",
     "average_checkpoints",
+    "build_classifier",
     "costs",
     "cross_validate",
     "ewc_pretext",
     "gather",
+    "load_classifier",
     "load_hparams",
     "load_part",
     "load_pretext",
+    "map_labels",
     "on_main",
     "pretext_loss",
     "rank",

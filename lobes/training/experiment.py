@@ -35,8 +35,8 @@ _GRACE = 3.0
 
 #: Top-level values that say what a run is of: a folder that holds a run with others is not gone on with.
 _IDENTITY = (
-    "name", "seed", "encoder", "untrained", "frozen", "mode", "adaptation", "control", "faster", "head", "prepare",
-    "teacher", "teacher_layers", "objective", "strategy", "share", "filters", "cap", "cap_by", "scores",
+    "name", "seed", "encoder", "untrained", "frozen", "mode", "adaptation", "control", "faster", "head", "mapping",
+    "prepare", "teacher", "teacher_layers", "objective", "strategy", "share", "filters", "cap", "cap_by", "scores",
     "unit_layer", "n_units",
 )  # fmt: skip
 #: What may change from one start to the next: where things are, and how fast they are read.

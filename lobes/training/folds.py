@@ -17,9 +17,10 @@ from lobes.adapters import active_adapter, save_adapter
 from lobes.dataio import AudioDataset, audio_dataset, read_manifest
 from lobes.evaluation import auc, bootstrap_interval, uar, write_confusion, write_result
 from lobes.export import load_encoder
-from lobes.probes import Decision, Downstream, Probe, decision_records, probe_fold, seeded
+from lobes.probes import Decision, Downstream, decision_records, probe_fold, seeded
 from lobes.training.brain import Brain
 from lobes.training.checkpointer import Checkpointer
+from lobes.training.classifiers import build_classifier, load_classifier, map_labels
 from lobes.training.costs import costs
 from lobes.training.downstream import head_of
 from lobes.training.parallel import on_main
@@ -106,7 +107,8 @@ def tune_fold(
         decision on each clip of `valid`.
     """
     tests = [test] if valid is None else [test, valid]
-    found, cost = _tune(brain_class, hparams, run_opts, folder, encoder, n_classes, train, tests)
+    model = build_classifier(encoder, head_of(hparams), n_classes)
+    found, cost = _tune(brain_class, hparams, run_opts, folder, model, train, tests)
     return found[0], cost, [] if valid is None else found[1]
 
 
@@ -115,14 +117,12 @@ def _tune(
     hparams: Mapping[str, Any],
     run_opts: Any,
     folder: Path,
-    encoder: nn.Module,
-    n_classes: int,
+    model: Downstream,
     train: AudioDataset,
     tests: Sequence[AudioDataset],
 ) -> tuple[list[list[Decision]], dict[str, Any]]:
-    """As `tune_fold`, with the decisions on several tests."""
-    head = head_of(hparams)(encoder.layer_dims[0], n_classes)  # type: ignore[index]
-    model = Downstream(encoder, Probe(encoder.layer_dims, head, normalize=True), frozen=None)  # type: ignore[arg-type]
+    """As `tune_fold`, of a model that is built, with the decisions on several tests."""
+    encoder = model.encoder
     groups = model.parameter_groups(hparams["encoder_lr"])
     epochs = EpochCounter(hparams["epochs"])
     checkpointer = Checkpointer(f"{folder}/save", {"model": model, "epochs": epochs})
@@ -169,7 +169,9 @@ def cross_validate(
         ``encoder`` (in which ``{fold}`` stands for the fold's name, where each has one of its own), ``untrained``,
         ``seed``, ``label``, ``classes``, ``background`` (a transform for `audio_dataset`), ``swap`` (None, or
         `lobes.dataio.background.BackgroundSwap`, which gets the fold's training clips and ``background`` as its
-        filter), ``probe``, ``adaptation`` (None: frozen), and for tuning what `tune_fold` takes.
+        filter), ``probe``, ``adaptation`` (None: frozen), and for tuning what `tune_fold` takes. With ``mapping``, as
+        `map_labels` takes it, ``encoder`` is a run for `load_classifier`, whose frozen head stands in place of
+        ``head`` and is told to mean other labels: what is adapted is all that is trained.
     run_opts : RunOptions
         From `start_experiment`.
     folds : mapping
@@ -187,7 +189,7 @@ def cross_validate(
     controls: dict[str, list[Decision]] = defaultdict(list)
     for name, fold in folds.items():
         source = hparams["encoder"].format(fold=name)
-        encoder: Any = load_encoder(source, untrained=hparams["untrained"], seed=hparams["seed"])
+        encoder, mapped = _source(hparams, source)
         if source != hparams["encoder"]:
             known = {"calls": {}, "background": {}}
         clips = partial(_clips, hparams, sample_rate=encoder.sample_rate)
@@ -202,8 +204,9 @@ def cross_validate(
         if hparams["adaptation"] is not None:
             tuned = {**hparams, "class_weights": class_weights(train, hparams["label"], hparams["classes"])}
             hparams["adaptation"]().apply(encoder)
+            model = mapped or build_classifier(encoder, head_of(hparams), len(hparams["classes"]))
             folder = Path(hparams["output_folder"]) / "folds" / name
-            found, cost = _tune(brain_class, tuned, run_opts, folder, encoder, len(hparams["classes"]), train, tests)
+            found, cost = _tune(brain_class, tuned, run_opts, folder, model, train, tests)
         else:
             decisions, cost = probe(train, tests[0], known["calls"])
             trained = {clip: known["calls"][clip] for clip in train.data_ids}  # not those of the test, which are mixed
@@ -212,6 +215,15 @@ def cross_validate(
         if len(found) > 1:
             controls["swapped"] += found[1]
     return *all_folds(outcomes), dict(controls)
+
+
+def _source(hparams: Mapping[str, Any], source: str) -> tuple[Any, Downstream | None]:
+    """The encoder and, where labels are mapped, the classifier that it is of."""
+    options = {"untrained": hparams["untrained"], "seed": hparams["seed"]}
+    if hparams.get("mapping") is None:
+        return load_encoder(source, **options), None
+    mapped = map_labels(load_classifier(source, **options), hparams["mapping"], len(hparams["classes"]))
+    return mapped.encoder, mapped
 
 
 def _probe(

@@ -42,13 +42,23 @@ def pretrains(path: Path) -> bool:
 
 def given(path: Path) -> HparamsFile:
     """The file, with something in the place of what a user must give."""
-    texts = "".join(file.read_text(encoding="utf-8") for file in path.parent.glob("*.yaml"))
+    texts = _with_bases(path)
     overrides = dict.fromkeys(re.findall(r"^(\w+): !PLACEHOLDER", texts, re.MULTILINE), "given")
     if "hparams/downstream/" in texts:
         overrides["encoder"] = "given"  # its placeholder is in the shared file
     if "\nteacher:" in path.read_text(encoding="utf-8"):
         overrides["teacher"] = "sm-tiny"  # in place of the run before
     return HparamsFile(path, overrides)
+
+
+def _with_bases(path: Path) -> str:
+    """Its text, and that of the files of which it is a delta, but for what they ask for and it gives."""
+    text = path.read_text(encoding="utf-8")
+    base = re.search(r"^base: (\S+)", text, re.MULTILINE)
+    rest = _with_bases(path.parent / base[1]) if base else ""
+    for key in re.findall(r"^(\w+): ", text, re.MULTILINE):
+        rest = re.sub(rf"^{key}: !PLACEHOLDER", f"{key}:", rest, flags=re.MULTILINE)
+    return text + rest
 
 
 def name_of(path: Path) -> str:

@@ -4,12 +4,14 @@
     python train.py hparams/tiny.yaml --encoder sm-tiny --untrained True           # a control
     python train.py hparams/tiny.yaml --encoder '../SSL/results/calls/{fold}/1'    # an encoder for each fold
     python train.py hparams/tune.yaml --encoder sm-tiny --adaptation '!name:lobes.adapters.LoRA'
+    python train.py hparams/reprogram.yaml --source_task ../../FSDD/digits/results/finetuned/1
 
 Each recorder is tested, on all of its clips, by a model that was trained on those of the others. A frozen encoder gets
-a logistic regression on one of its layers; a tuned one (`adaptation`) is trained with a linear head. `result.json` has
-the unweighted average recall (of two classes with `positive`: the AUC) with an interval over recorders, and beside it
-what the background alone would give: a logistic regression on the frozen encoder, on audio without the band in which
-the animals call.
+a logistic regression on one of its layers; a tuned one (`adaptation`) is trained with a linear head. Reprogrammed, a
+classifier of spoken digits stays as it is, and what is added to its input is learned. `result.json` has the unweighted
+average recall (of two classes with `positive`: the AUC) with an interval over recorders, and beside it what the
+background alone would give: a logistic regression on the frozen encoder, on audio without the band in which the animals
+call.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from speechbrain import Stage
-from torch.nn.functional import cross_entropy
 
 from lobes.training import DecidingBrain, cross_validate, on_main, run, save_folds, start_experiment
 
@@ -31,11 +32,11 @@ class CallType(DecidingBrain):
         return self.modules.model(batch)[0]
 
     def compute_objectives(self, logits, batch, stage):
-        """Cross-entropy, each class with the same weight, and any control; out of training also the decisions."""
+        """The loss, each class with the same weight, and any control; out of training also the decisions."""
         target, weight = batch.class_number.flatten(), self.hparams.class_weights.to(logits)
         if stage != Stage.TRAIN:
             self.decide(logits, batch.call_type, self.hparams.classes, batch)
-        loss = cross_entropy(logits, target, weight) + self.control(stage)
+        loss = self.hparams.loss(logits, target, weight) + self.control(stage)
         return self.weighted(loss, float(weight[target].sum()))
 
 
