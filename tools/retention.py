@@ -10,10 +10,10 @@ given the pretraining's own run (--ssl), its loss and masked accuracy, before an
 between the two (weights interpolated), probed on digits and on calls alike.
 
 `<out>/<task>-<name>-<seed>.json` keeps what was measured of a run, and of what: a run that is there is measured again
-only if it was trained again since, or --ssl or an option is another. From these are made `retention.csv`, with a row
-for each run, and `layers.csv`, with the CKA of each of its layers; and, where runs of one `name` that differ in their
-seed are one, a mean with an interval over seeds and groups: a table on the terminal, `retention.svg`, and `curve.svg`
-with the curves.
+only if it was trained again since, or --ssl or an option is another. From these are made, in --tables, `retention.csv`,
+with a row for each run, and `layers.csv`, with the CKA of each of its layers; and, where runs of one `name` that differ
+in their seed are one, a mean with an interval over seeds and groups: a table on the terminal, `retention.svg`, and
+`curve.svg` with the curves.
 """
 
 from __future__ import annotations
@@ -69,12 +69,13 @@ class Digits:
         return decision_records(decisions)
 
 
-def main() -> None:
-    """Measure runs that were not measured yet, then make table and figure."""
+def main() -> str:
+    """Measure runs that were not measured yet, then make tables and figures; return the main one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="runs with an adaptation: folders with result.json, folds/")
     parser.add_argument("--ssl", type=Path, help="the run that pretrained the encoder; without it, no change of loss")
     parser.add_argument("--out", type=Path, default=Path("results/retention"))
+    parser.add_argument("--tables", type=Path, help="where tables and pictures go; default: --out")
     parser.add_argument("--folds", type=int, help="only the first so many of each run's folds")
     parser.add_argument("--takes", type=int, default=10, help="of each digit and speaker")
     parser.add_argument("--speakers", type=int, help="of digits that are left out in turn; default: all")
@@ -101,7 +102,9 @@ def main() -> None:
             kept = {"of": of, **measured}
             atomic_write(path, json.dumps(kept, indent=1) + "\n")
         rows[path] = {**kept, "result": result}
-    print(write_tables(list(rows.values()), options.out))
+    table = write_tables(list(rows.values()), options.tables or options.out)
+    print(table)
+    return table
 
 
 def measured_of(folder: Path, result: Mapping[str, Any], digits: Digits, options: argparse.Namespace) -> dict[str, Any]:

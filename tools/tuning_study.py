@@ -4,11 +4,12 @@
     LOBES_DATA=/corpora python tools/tuning_study.py --ssl RUN --methods LoRA full --seeds 2 3 --curve LoRA full
 
 --ssl is the run that pretrained the encoder on speech. Every run is one that the command of Gibbons/call_type gives,
-with `tune.yaml`, its recorders in --parts parts; results go to results/tuning, and what tools/retention.py measures of
-them to docs/tuning. Run again, it goes on where it was stopped. Methods that do not fit the encoder, such as those of
-attention without attention, are found out before anything runs and left out; which, and why, is printed and stands in
-skipped.csv beside the table. Learning rates are those that a method's paper or its kind suggests, given here
-beforehand; none was chosen on these clips.
+with `tune.yaml`, its recorders in --parts parts. Runs, and what tools/retention.py measures of them, go to
+results/tuning/<name of the --ssl run>; tables and pictures to docs/tuning/<the same>, and the main table into the
+README there, where that has markers of the name. Run again, it goes on where it was stopped. Methods that do not fit
+the encoder, such as those of attention without attention, are found out before anything runs and left out; which, and
+why, is printed and stands in skipped.csv beside the tables. Learning rates are those that a method's paper or its kind
+suggests, given here beforehand; none was chosen on these clips.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from hyperpyyaml import load_hyperpyyaml
 from study import ROOT, train
 
 from lobes.errors import ConfigError, LobesError
+from lobes.evaluation import read_result
+from lobes.evaluation.tables import put_between
 from lobes.export import load_encoder
 from lobes.training import run
 
@@ -62,30 +65,51 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[1])
     parser.add_argument("--parts", type=int, default=4, help="of the recorders, each of which is left out once")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of tune.yaml, such as epochs=10")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "tuning")
-    parser.add_argument("--table", type=Path, default=ROOT / "docs" / "tuning", help="where table and figure go")
+    parser.add_argument("--out", type=Path, help="runs and measurements; default: results/tuning/<name>")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "tuning", help="tables and pictures, in <name>")
     parser.add_argument("--curve", nargs="*", default=[], metavar="METHOD", help="to interpolate, too")
     options = parser.parse_args()
     fitting, skipped = sort_out(options.methods, options.ssl)
-    write_skipped(skipped, options.table / "skipped.csv")
-    done, failed = [], []
+    encoder = read_result(options.ssl)["system"] if (options.ssl / "result.json").is_file() else options.ssl.name
+    out, tables = options.out or ROOT / "results" / "tuning" / encoder, options.docs / encoder
+    write_skipped(skipped, tables / "skipped.csv")
+    failed = []
     for seed in options.seeds:
         for name in fitting:
-            folder = options.out / name.replace(", ", "-").replace(" ", "-") / str(seed)
             try:
-                tune(name, seed, options.ssl.resolve(), folder, options.parts, options.set)
-                done.append(folder)
+                tune(name, seed, options.ssl.resolve(), folder_of(out, name) / str(seed), options.parts, options.set)
             except LobesError as error:  # one that fails does not stop the others
                 logger.error("%s, seed %d: %s", name, seed, error)
                 failed.append(f"{name}: {error}")
+    done = [folder for name in METHODS for folder in sorted(folder_of(out, name).glob("*")) if finished(folder)]
     if done:
-        arguments = [*map(str, done), "--ssl", str(options.ssl), "--out", str(options.table)]
+        arguments = [
+            *map(str, done),
+            "--ssl",
+            str(options.ssl),
+            "--out",
+            str(out / "retention"),
+            "--tables",
+            str(tables),
+        ]
         sys.argv = ["retention.py", *arguments, *(["--curve", *options.curve] if options.curve else [])]
-        retention.main()
+        table, page = retention.main(), options.docs / "README.md"
+        if page.is_file() and f"<!-- {encoder} -->" in page.read_text(encoding="utf-8"):
+            put_between(page, encoder, table)
     for name, reason in skipped.items():
         print(f"skipped: {name}: {reason}")
     if failed:
         raise LobesError("; ".join(failed))
+
+
+def folder_of(out: Path, name: str) -> Path:
+    """Where the seeds of a method are."""
+    return out / name.replace(", ", "-").replace(" ", "-")
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run has come to its end, in this call or in an earlier one."""
+    return (folder / "result.json").is_file()
 
 
 def sort_out(names: Sequence[str], ssl: Path) -> tuple[list[str], dict[str, str]]:

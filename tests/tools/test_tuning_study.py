@@ -32,12 +32,17 @@ def study(tmp_path, monkeypatch):
             ran.append(name)
             if name in fails:
                 raise DataError("the clips are gone")
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "result.json").touch()
+
+        def measure():
+            measured.extend(sys.argv[1 : sys.argv.index("--ssl")])
+            assert sys.argv[sys.argv.index("--tables") + 1] == str(tmp_path / "docs" / "sm-tiny")
+            return "| a table |"
 
         monkeypatch.setattr(tuning_study, "tune", tune)
-        monkeypatch.setattr(
-            tuning_study.retention, "main", lambda: measured.extend(sys.argv[1 : sys.argv.index("--ssl")])
-        )
-        arguments = ["--ssl", "sm-tiny", "--out", str(tmp_path / "out"), "--table", str(tmp_path / "table")]
+        monkeypatch.setattr(tuning_study.retention, "main", measure)
+        arguments = ["--ssl", "sm-tiny", "--out", str(tmp_path / "out"), "--docs", str(tmp_path / "docs")]
         monkeypatch.setattr(sys, "argv", ["study", *arguments, "--methods", *methods])
         tuning_study.main()
         return ran, [Path(folder).parent.name for folder in measured]
@@ -49,9 +54,18 @@ def test_methods_that_do_not_fit_are_left_out_and_named(study, tmp_path, capsys)
     assert study("prefix", "LoRA", "CHAPTER") == (["LoRA"], ["LoRA"])
     printed = capsys.readouterr().out
     assert "skipped: prefix: PrefixTuning: an Encoder of SummaryMixing has no softmax attention" in printed
-    with (tmp_path / "table" / "skipped.csv").open(encoding="utf-8") as stream:
+    with (tmp_path / "docs" / "sm-tiny" / "skipped.csv").open(encoding="utf-8") as stream:
         assert [row["method"] for row in csv.DictReader(stream)] == ["prefix", "CHAPTER"]
-    assert study("prefix") == ([], []), "nothing to run is no error either"
+    assert study("prefix") == ([], ["LoRA"]), "nothing to run is no error either; what was run before is in the table"
+
+
+def test_the_table_goes_into_the_page_where_that_has_a_place_for_the_encoder(study, tmp_path):
+    page = tmp_path / "docs" / "README.md"
+    page.parent.mkdir()
+    for text in ("<!-- other -->\n<!-- /other -->\n", "<!-- sm-tiny -->\n<!-- /sm-tiny -->\n"):
+        page.write_text(text, encoding="utf-8")
+        study("LoRA")
+        assert page.read_text(encoding="utf-8") == text.replace("<!-- /sm", "| a table |\n<!-- /sm")
 
 
 def test_a_run_that_fails_is_an_error_at_the_end(study):
