@@ -20,12 +20,12 @@ from speechbrain.utils.logger import get_logger, setup_logging
 from speechbrain.utils.run_opts import RunOptions
 
 from lobes.errors import ConfigError, LobesError
+from lobes.hyperyaml.tree import nearest
 from lobes.training import provenance
 from lobes.training.hparams import Hparams, HparamsFile
 from lobes.training.parallel import on_main, rank
 from lobes.training.rng import seed_cpu
 from lobes.training.signals import EXIT_ERROR, EXIT_INTERRUPTED, RequeueAtOnce
-from lobes.training.yaml_tree import nearest
 
 logger = get_logger(__name__)
 
