@@ -14,15 +14,22 @@ Write = Callable[[Path, float, int], Any]
 HAINAN_CALLS = ((5, 7, 1), (58, 62, 2), (184, 189, 4))
 
 
-def write_hainan(folder: Path, write: Write, rate: int = 500, calls: Iterable[tuple] = HAINAN_CALLS) -> Path:
-    """Train/{recording}.wav and Train_Labels/g_{recording}.data, n_ for what is no call; eleven recordings."""
+def write_hainan(
+    folder: Path,
+    write: Write,
+    rate: int = 500,
+    calls: Iterable[tuple] = HAINAN_CALLS,
+    recorders: str = "ABCDABCDABC",
+    seconds: tuple[float, float] = (247.5, 67.0),
+) -> Path:
+    """Train/{recording}.wav and Train_Labels/g_{recording}.data, n_ for what is no call; the first is longer."""
     lines = ["Start,End,Duration,Type,Notes"]
     lines += [f"{start},{end},{end - start},{kind},{'3 Calls' * (kind == 2)}" for start, end, kind in calls]
     labels = folder / "Train_Labels"
     labels.mkdir(parents=True)
-    for n in range(11):
-        name = f"HGSM3{'ABCD'[n % 4]}_0+1_201604{n + 10}_051600"
-        write(folder / "Train" / f"{name}.wav", 67.0 if n else 247.5, rate)
+    for n, recorder in enumerate(recorders):
+        name = f"HGSM3{recorder}_0+1_201604{n + 10}_051600"
+        write(folder / "Train" / f"{name}.wav", seconds[min(n, 1)], rate)
         (labels / f"g_{name}.data").write_text("\n".join(lines) + "\n")
         (labels / f"n_{name}.data").write_text("Start,End,Duration,Type\n20,30,10,3\n")
     return folder
