@@ -148,8 +148,8 @@ class AnnotatedCalls(Protocol):
 class LabelledWindows(Protocol):
     """A row for each window, with the classes that call in it: each window is scored, in each class, by itself.
 
-    The score is the mean of the classes' average precision, as in the benchmark BEANS (M. Hagiwara et al., ICASSP 2023,
-    section 3.2): what scikit-learn's `average_precision_score` gives with ``average="macro"``, over the classes that
+    The score is the mean of the classes' average precision, as in the benchmark BEANS (M. Hagiwara et al., ICASSP
+    2023): what scikit-learn's `average_precision_score` gives with ``average="macro"``, over the classes that
     occur in the test.
 
     Parameters
