@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lobes.detection.detector import Detector, frame_loss, frame_targets
 from lobes.detection.folder import detector_checksum, load_detector, save_detector
+from lobes.detection.protocols import AnnotatedCalls, LabelledWindows, Protocol, window_records
 from lobes.detection.report import by_condition, lenient, write_curves
 from lobes.detection.run import DetectionOptions, Summary, detect_folder
 from lobes.detection.scoring import (
@@ -17,8 +18,11 @@ from lobes.detection.scoring import (
 from lobes.detection.windows import check_test_events, recording_events, window_dataset, write_windows
 
 __all__ = [
+    "AnnotatedCalls",
     "DetectionOptions",
     "Detector",
+    "LabelledWindows",
+    "Protocol",
     "Summary",
     "by_condition",
     "check_test_events",
@@ -37,6 +41,7 @@ __all__ = [
     "score_recording",
     "tune_detector",
     "window_dataset",
+    "window_records",
     "write_curves",
     "write_windows",
 ]

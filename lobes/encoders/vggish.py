@@ -36,8 +36,16 @@ class VGGish(PictureEncoder):
         Channels of the four groups.
     hidden, dim : int
         Widths of the linear maps.
+    layers : list of int, optional
+        Which layers to give, from 0; by default all, the last of which, 4 or -1, is the embedding. A probe that weights
+        layers, and one that chooses among them, need layers of one width.
     frozen : str
         As for `HuggingFaceEncoder`.
+
+    Raises
+    ------
+    ConfigError
+        There is no such layer, or not four groups.
 
     Example
     -------
@@ -56,6 +64,7 @@ class VGGish(PictureEncoder):
         channels: Sequence[int] = (64, 128, 256, 512),
         hidden: int = 4096,
         dim: int = 128,
+        layers: Sequence[int] | None = None,
         frozen: str = "nothing",
     ) -> None:
         super().__init__()
@@ -64,18 +73,27 @@ class VGGish(PictureEncoder):
         self.model = _Network(channels, hidden, dim)
         if weights is not None:
             load_state(self.model, weights, "features.0.weight")
-        self.dim, self.layer_dims, self.hidden = dim, [*channels, dim], hidden
+        widths = [*channels, dim]
+        chosen = range(len(widths)) if layers is None else layers
+        if not chosen or not all(-len(widths) <= layer < len(widths) for layer in chosen):
+            raise ConfigError(
+                f"VGGish: layers is {list(chosen)}; expected some of 0 to {len(widths) - 1}, or None for all"
+            )
+        self.layers = [layer % len(widths) for layer in chosen]
+        self.channels, self.hidden, self.dim = list(channels), hidden, dim
+        self.layer_dims = [widths[layer] for layer in self.layers]
         self.set_up(VGGishMel(), math.log(0.01), 0.0, 1.0, FRAMES / 100, hop, frozen)
 
     def arguments(self) -> dict[str, Any]:
         """See `UpstreamEncoder.arguments`."""
-        sizes = {"channels": self.layer_dims[:-1], "hidden": self.hidden, "dim": self.dim}
+        sizes = {"channels": self.channels, "hidden": self.hidden, "dim": self.dim, "layers": self.layers}
         return {**sizes, "hop": 1 / self.frame_rate, "frozen": self.frozen}
 
     def look(self, pictures: Tensor) -> list[Tensor]:
         """See `PictureEncoder.look`."""
         *groups, embedding = self.model(pictures)
-        return [*(x.mean((2, 3)) for x in groups), embedding, embedding]
+        known = [*(x.mean((2, 3)) for x in groups), embedding]
+        return [*(known[layer] for layer in self.layers), embedding]
 
     def picture_macs(self) -> int:
         """See `PictureEncoder.picture_macs`."""

@@ -32,6 +32,7 @@ from lobes.evaluation.event_plots import (
     embedding_map,
     precision_recall_figure,
     write_confusion,
+    write_embeddings,
     write_precision_recall,
 )
 from lobes.evaluation.events import EventFinder, EventRule, OverlapAverage, find_events
@@ -206,6 +207,7 @@ __all__ = [
     "with_intervals",
     "word_errors",
     "write_confusion",
+    "write_embeddings",
     "write_precision_recall",
     "write_report",
     "write_result",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 MARKERS = "os^Dv*"
 #: Recorders of an activity figure, at most: further ones are named in the table only.
 MOST_ROWS = 40
+#: Names in a legend of a map, and points on it, at most: the table has all.
+MOST_NAMES, MOST_POINTS = 24, 5000
 
 
 @styled
@@ -319,3 +322,53 @@ def embedding_figure(points: ArrayLike, groups: Mapping[str, Sequence[str]]) -> 
         columns = 1 + (len(names) > 12)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), fontsize=8, handletextpad=0.2, ncols=columns)
     return figure
+
+
+def write_embeddings(
+    folder: str | os.PathLike[str],
+    features: ArrayLike,
+    ids: Sequence[str],
+    groups: Mapping[str, Sequence[str]],
+    features_of: str = "",
+) -> None:
+    """Write `embeddings.csv` and `embeddings.svg`: where clips are on a map of their features, and what they are by.
+
+    Parameters
+    ----------
+    folder : path
+        Where they go.
+    features : array (N, F)
+        Of N clips; they are laid out by their two principal components, of all N.
+    ids : sequence of str
+        N names.
+    groups : mapping of str to sequence of str
+        As for `embedding_figure`: columns of the table, each of which colours one panel. Of more than 24 names the
+        picture tells the most frequent, and of more than 5,000 clips it shows an even choice.
+    features_of : str
+        What the features are, above the picture and in the table.
+
+    Raises
+    ------
+    DataError
+        There are fewer than three clips, or numbers differ.
+    """
+    points = embedding_map(features)
+    for name, values in {"ids": ids, **groups}.items():
+        if len(values) != len(points):
+            raise DataError(f"{name}: {len(values)} values, expected {len(points)}, one per clip")
+    path = Path(folder) / "embeddings.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["id", *groups, "x", "y", "features"])
+        for name, *values, (x, y) in zip(ids, *groups.values(), points.tolist(), strict=True):
+            writer.writerow([name, *values, f"{x:.5g}", f"{y:.5g}", features_of])
+    shown = np.unique(np.linspace(0, len(points) - 1, min(len(points), MOST_POINTS)).round().astype(int))
+    told = {}
+    for title, values in groups.items():
+        frequent = {name for name, _ in Counter(values).most_common(MOST_NAMES)}
+        told[title] = [values[place] if values[place] in frequent else "others" for place in shown]
+    figure = embedding_figure(points[shown], told)
+    if features_of:
+        figure.suptitle(features_of, fontsize=9, x=0.01, ha="left")
+    save_figure(figure, path.with_suffix(".svg"))

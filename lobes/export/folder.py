@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import lobes
 from lobes.errors import CheckpointError, ConfigError
 from lobes.export.card import ModelCard
+from lobes.export.leaf import is_leaf, leaf_text, load_leaf
 from lobes.export.trusted import build_encoder, encoder_yaml
 from lobes.export.upstream import is_upstream, load_upstream, upstream_text
 
@@ -77,7 +78,7 @@ def save_encoder(
 
 
 def load_encoder(source: str | Path, *, untrained: bool = False, seed: int = 0) -> nn.Module:
-    """Load an encoder; nothing is unpickled and nothing foreign is run.
+    """Load an encoder; nothing is unpickled, and nothing foreign is run but a leaf, which its user trusts.
 
     Arguments
     ---------
@@ -85,7 +86,8 @@ def load_encoder(source: str | Path, *, untrained: bool = False, seed: int = 0) 
         An encoder folder, the output folder of a run (which has one as ``encoder/``), a name out of
         `available_encoders`, or an ``.onnx`` file, which gives an `OnnxEncoder`. From elsewhere: a folder or an id of
         Hugging Face, a ``.ckpt`` file of SpeechBrain beside such a ``config.json``, or a ``.pt`` file of torchaudio,
-        such as AVES'; see `lobes.export.upstream.load_upstream`.
+        such as AVES'; see `lobes.export.upstream.load_upstream`. A ``.yaml`` file is a leaf, which may name any code,
+        as a recipe's may: see `lobes.export.leaf`.
     untrained : bool
         Leave the weights as they were initialised: the control that pretraining has to beat.
     seed : int
@@ -101,8 +103,11 @@ def load_encoder(source: str | Path, *, untrained: bool = False, seed: int = 0) 
     CheckpointError
         If there is no such folder or name, or its files are damaged, not to be trusted, or do not fit each other.
     ConfigError
-        If it is a model from elsewhere that is not there or not known.
+        If it is a model from elsewhere that is not there or not known, or a leaf that is not there, describes no
+        encoder, or one that breaks the contract.
     """
+    if is_leaf(source):
+        return load_leaf(source, untrained, seed)
     if Path(source).suffix == ".onnx":
         if untrained:
             raise CheckpointError(
@@ -128,7 +133,7 @@ def encoder_text(source: str | Path, encoder: nn.Module | None = None) -> str:
     Arguments
     ---------
     source : str or Path
-        An encoder folder, the output folder of a run, or a shipped name.
+        An encoder folder, the output folder of a run, a shipped name, or a leaf.
     encoder : nn.Module, optional
         What `load_encoder` gave for it: an encoder from elsewhere has no text but what it says itself.
 
@@ -136,7 +141,11 @@ def encoder_text(source: str | Path, encoder: nn.Module | None = None) -> str:
     ------
     CheckpointError
         If there is none, as of an ONNX file, or its text cannot be read.
+    ConfigError
+        If it is a leaf with code of one's own, which no folder may name.
     """
+    if encoder is not None and is_leaf(source):
+        return leaf_text(source, encoder)
     if encoder is not None and Path(source).suffix != ".onnx" and _our_folder(source) is None and is_upstream(source):
         return upstream_text(source, encoder)
     path = find_encoder(source) / HPARAMS_FILE

@@ -115,6 +115,21 @@ def build_encoder(text: str, name: str = "hyperparams.yaml") -> nn.Module:
     return encoder
 
 
+def check_encoder(text: str, name: str) -> None:
+    """Refuse such a text by its tags, as `build_encoder` does, without building anything.
+
+    Raises
+    ------
+    CheckpointError
+        If it names anything but a module's class of the trusted packages.
+    """
+    try:
+        for node in _walk(_child(_EncoderLoader(text).get_single_node(), "encoder")):
+            _check_tag(node)
+    except CheckpointError as error:
+        raise CheckpointError(f"{name}: {error}") from error
+
+
 def build_trusted(text: str, name: str, key: str | None = None) -> Any:
     """Build a YAML document, or one entry at its top, with the same restriction.
 

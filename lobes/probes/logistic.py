@@ -25,6 +25,8 @@ class LogisticProbe(PooledProbe):
         Inverse penalties to choose from (scikit-learn's ``C``), smallest first; the smaller of two equals is taken.
     max_iter : int
         Of the L-BFGS solver.
+    parts : int, optional
+        Leave out so many parts of the training groups, instead of one group at a time: for corpora of many groups.
     balanced : bool
         Give every class the same weight, however few examples it has, in fitting and in choosing: for classes of very
         different sizes, where `uar` is the metric.
@@ -47,9 +49,13 @@ class LogisticProbe(PooledProbe):
     """
 
     def __init__(
-        self, strengths: Sequence[float] = (0.001, 0.01, 0.1, 1.0), max_iter: int = 500, balanced: bool = False
+        self,
+        strengths: Sequence[float] = (0.001, 0.01, 0.1, 1.0),
+        max_iter: int = 500,
+        balanced: bool = False,
+        parts: int | None = None,
     ) -> None:
-        super().__init__(strengths)
+        super().__init__(strengths, parts)
         self.max_iter, self.balanced = max_iter, balanced
 
     def _solve(self, x: np.ndarray, y: np.ndarray, strength: float) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from lobes.encoders import EncoderOutput
-from lobes.errors import DataError
+from lobes.errors import ConfigError, DataError
 from lobes.evaluation import label_records
 from lobes.probes.pooling import MeanStdPool
 
@@ -41,8 +41,8 @@ class PooledProbe(ABC):
     """A classifier of the features of one layer.
 
     Which layer, and which of the classifier's options, is what classifies best the groups (speakers, recorders) of the
-    training set that are left out, one at a time. So every encoder, and every number of labels, has what suits it, and
-    no test label is seen.
+    training set that are left out, one at a time, or in `parts` of whole groups where there are many. So every encoder,
+    and every number of labels, has what suits it, and no test label is seen.
 
     Attributes
     ----------
@@ -59,8 +59,10 @@ class PooledProbe(ABC):
 
     balanced = False
 
-    def __init__(self, strengths: Sequence[float]) -> None:
-        self.strengths = tuple(strengths)
+    def __init__(self, strengths: Sequence[float], parts: int | None = None) -> None:
+        if parts is not None and parts < 2:
+            raise ConfigError(f"parts is {parts}: expected 2 or more, or null to leave out one group at a time")
+        self.strengths, self.parts = tuple(strengths), parts
         self.layer, self.strength, self.n_parameters = 0, self.strengths[0], 0
         self.classes: list[str] = []
         self.held_out: list[dict[str, Any]] = []
@@ -87,6 +89,8 @@ class PooledProbe(ABC):
                     f"{name}: {len(np.unique(values))} distinct, expected two or more to choose a probe's options by "
                     "leaving groups out; train on more"
                 )
+        if self.parts is not None:
+            g = _in_parts(g, self.parts)
         best = -1.0
         for strength in self.strengths:
             for layer in range(x.shape[1]):
@@ -134,3 +138,13 @@ class PooledProbe(ABC):
     @abstractmethod
     def _count(self) -> int:
         """Parameters of the one that is kept."""
+
+
+def _in_parts(groups: np.ndarray, parts: int) -> np.ndarray:
+    """Whole groups (N,) put together in so many parts, of about as many items: the largest first, to the smallest."""
+    names, counts = np.unique(groups, return_counts=True)
+    sizes, part_of = np.zeros(parts, dtype=int), {}
+    for place in np.argsort(-counts, kind="stable"):
+        part = int(sizes.argmin())
+        part_of[names[place]], sizes[part] = part, sizes[part] + counts[place]
+    return np.array([part_of[name] for name in groups])

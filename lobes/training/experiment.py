@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from glob import escape, glob
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,12 +21,13 @@ from speechbrain.utils.logger import get_logger, setup_logging
 from speechbrain.utils.run_opts import RunOptions
 
 from lobes.errors import ConfigError, LobesError
+from lobes.export.leaf import is_leaf, leaf_document
+from lobes.hyperyaml.tree import nearest
 from lobes.training import provenance
 from lobes.training.hparams import Hparams, HparamsFile
 from lobes.training.parallel import on_main, rank
 from lobes.training.rng import seed_cpu
 from lobes.training.signals import EXIT_ERROR, EXIT_INTERRUPTED, RequeueAtOnce
-from lobes.training.yaml_tree import nearest
 
 logger = get_logger(__name__)
 
@@ -39,6 +41,8 @@ _IDENTITY = (
     "prepare", "teacher", "teacher_layers", "objective", "strategy", "share", "filters", "cap", "cap_by", "scores",
     "unit_layer", "n_units",
 )  # fmt: skip
+#: Of these, what may name a leaf: a file, whose content counts and not its name alone.
+_MODELS = ("encoder", "teacher")
 #: What may change from one start to the next: where things are, and how fast they are read.
 _ELSEWHERE = ("folder", "download", "n_jobs", "num_workers")
 
@@ -62,7 +66,8 @@ def start_experiment(argv: Sequence[str] | None, caller_file: str) -> tuple[Hpar
     """Parse the command line, load the hyperparameters, join the other processes and make the output folder.
 
     The folder gets `hyperparams.yaml` (merged and overridden, references kept: a file to run again), a copy of
-    the recipe, `env.log`, `git.diff` if there are uncommitted changes, and `log.txt`.
+    the recipe, `env.log`, `git.diff` if there are uncommitted changes, `log.txt`, and `encoder.leaf.yaml` where the
+    encoder is that of a leaf.
 
     Parameters
     ----------
@@ -95,12 +100,26 @@ def start_experiment(argv: Sequence[str] | None, caller_file: str) -> tuple[Hpar
         # Modules were built from the same seed everywhere; from here on each process draws its own dropout masks.
         seed_cpu(seed, rank())
     folder = hparams["output_folder"]
-    on_main(_check_folder, Path(folder), document)
-    on_main(_make_folder, Path(folder), document.text, recipe, run_opts.log_config)
+    leaves = on_main(_leaf_files, document)
+    on_main(_check_folder, Path(folder), document, leaves)
+    on_main(_make_folder, Path(folder), {"hyperparams.yaml": document.text, **leaves}, recipe, run_opts.log_config)
     return hparams, run_opts
 
 
-def _check_folder(folder: Path, document: HparamsFile) -> None:
+def _leaf_files(document: HparamsFile) -> dict[str, str]:
+    """Name of a file in the output folder -> what the leaf of an encoder or a teacher says; of all folds' together."""
+    found = {}
+    for key in _MODELS:
+        source = document.get(key)
+        if isinstance(source, str) and is_leaf(source):
+            paths = [Path(source)]
+            if "{fold}" in source:
+                paths = [Path(name) for name in sorted(glob(escape(source).replace("{fold}", "*")))]
+            found[f"{key}.leaf.yaml"] = "---\n".join(leaf_document(path) for path in paths)
+    return found
+
+
+def _check_folder(folder: Path, document: HparamsFile, leaves: Mapping[str, str] | None = None) -> None:
     """Refuse to go on with a run that was of something else, instead of mixing up the two."""
     kept = folder / "hyperparams.yaml"
     if not kept.is_file() or not any(folder.glob("**/CKPT+*")):
@@ -117,6 +136,12 @@ def _check_folder(folder: Path, document: HparamsFile) -> None:
             raise ConfigError(
                 f"output_folder {folder}: holds a run with {path}={values[0]}, not {values[1]}; "
                 "give another --output_folder or --name, or delete it"
+            )
+    for name, text in (leaves or {}).items():
+        if (folder / name).is_file() and (folder / name).read_text(encoding="utf-8") != text:
+            raise ConfigError(
+                f"output_folder {folder}: holds a run with another content of {document.get(name.split('.')[0])}, "
+                f"which is kept as {name}; give another --output_folder or --name, or delete it"
             )
 
 
@@ -180,10 +205,13 @@ def _seed(document: HparamsFile) -> int:
     return seed
 
 
-def _make_folder(folder: Path, hparams_text: str, recipe: Path, log_config: str | None) -> None:
+def _make_folder(folder: Path, texts: Mapping[str, str], recipe: Path, log_config: str | None) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "hyperparams.yaml").write_text(hparams_text, encoding="utf-8")
+        for key in _MODELS:
+            (folder / f"{key}.leaf.yaml").unlink(missing_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
         if recipe.is_file():
             shutil.copy(recipe, folder)
         (folder / "env.log").write_text(provenance.describe_environment(recipe.parent), encoding="utf-8")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from lobes.adapters import active_adapter, save_adapter
 from lobes.dataio import AudioDataset, audio_dataset, read_manifest
-from lobes.evaluation import auc, bootstrap_interval, uar, write_confusion, write_result
+from lobes.evaluation import auc, bootstrap_interval, uar, write_confusion, write_embeddings, write_result
 from lobes.export import load_encoder
 from lobes.probes import Decision, Downstream, decision_records, probe_fold, seeded
 from lobes.training.brain import Brain
@@ -149,9 +150,36 @@ def all_folds(outcomes: Iterable[tuple[list[Decision], dict[str, Any]]]) -> tupl
     return [decision for found in decisions for decision in found], {**spent[0], **total}
 
 
+@dataclass
+class CrossValidation:
+    """What `cross_validate` found.
+
+    Attributes
+    ----------
+    decisions : list of Decision
+        Of all folds.
+    cost : dict
+        As `lobes.evaluation.write_result` takes it.
+    controls : dict
+        Name -> decisions: ``background`` and, with a ``swap``, ``swapped``.
+    features : dict
+        Id of a tested clip -> mean and deviation over time of one layer, (2·D,); empty where the encoder was tuned,
+        since no two of its folds' features are of one space.
+    features_of : str
+        Which encoder's and layer's they are, in words. All are of one encoder: where each fold has one of its own, the
+        last fold's, which may have heard the clips of the others. The layer is what most folds of that encoder chose.
+    """
+
+    decisions: list[Decision]
+    cost: dict[str, Any]
+    controls: dict[str, list[Decision]]
+    features: dict[str, Tensor] = field(default_factory=dict)
+    features_of: str = ""
+
+
 def cross_validate(
     brain_class: type[DecidingBrain], hparams: Mapping[str, Any], run_opts: Any, folds: Mapping[str, Mapping[str, Path]]
-) -> tuple[list[Decision], dict[str, Any], dict[str, list[Decision]]]:
+) -> CrossValidation:
     """Tell `label` in each fold's test clips: by a probe on a frozen encoder, or, with an `adaptation`, by a tuned one.
 
     Beside it, always, what the background alone would give to the probe: on audio out of `background`, and on the
@@ -179,19 +207,19 @@ def cross_validate(
 
     Returns
     -------
-    tuple of list, dict and dict
-        The decisions of all folds, what they cost, and the decisions of the controls: ``background`` and, with
-        ``swap``, ``swapped``.
+    CrossValidation
+        For `save_folds`.
     """
     # Features, as long as the encoder is the same.
     known: dict[str, dict[str, Tensor]] = {"calls": {}, "background": {}}
+    layers: list[int] = []  # that the probes chose, of that encoder
     outcomes: list[tuple[list[Decision], dict[str, Any]]] = []
     controls: dict[str, list[Decision]] = defaultdict(list)
     for name, fold in folds.items():
         source = hparams["encoder"].format(fold=name)
         encoder, mapped = _source(hparams, source)
         if source != hparams["encoder"]:
-            known = {"calls": {}, "background": {}}
+            known, layers = {"calls": {}, "background": {}}, []
         clips = partial(_clips, hparams, sample_rate=encoder.sample_rate)
         probe = partial(_probe, hparams, encoder, run_opts["device"])
         train, test = (clips(fold[split], transform=hparams["background"]) for split in ("train", "test"))
@@ -208,13 +236,20 @@ def cross_validate(
             folder = Path(hparams["output_folder"]) / "folds" / name
             found, cost = _tune(brain_class, tuned, run_opts, folder, model, train, tests)
         else:
-            decisions, cost = probe(train, tests[0], known["calls"])
+            decisions, cost, layer = probe(train, tests[0], known["calls"])
+            layers.append(layer)
             trained = {clip: known["calls"][clip] for clip in train.data_ids}  # not those of the test, which are mixed
             found = [decisions, *(probe(clips(fold["train"]), test, dict(trained))[0] for test in tests[1:])]
         outcomes.append((found[0], cost))
         if len(found) > 1:
             controls["swapped"] += found[1]
-    return *all_folds(outcomes), dict(controls)
+    decisions, cost = all_folds(outcomes)
+    result = CrossValidation(decisions, cost, dict(controls))
+    if layers:
+        layer = Counter(sorted(layers)).most_common(1)[0][0]  # of equals the lowest
+        result.features = {one.id: known["calls"][one.id][0, layer] for one in decisions if one.id in known["calls"]}
+        result.features_of = f"{source}{' untrained' * bool(hparams['untrained'])}, layer {layer}"
+    return result
 
 
 def _source(hparams: Mapping[str, Any], source: str) -> tuple[Any, Downstream | None]:
@@ -228,9 +263,11 @@ def _source(hparams: Mapping[str, Any], source: str) -> tuple[Any, Downstream | 
 
 def _probe(
     hparams: Mapping[str, Any], encoder: nn.Module, device: Any, train: AudioDataset, test: AudioDataset, known: Any
-) -> tuple[list[Decision], dict[str, Any]]:
+) -> tuple[list[Decision], dict[str, Any], int]:
+    """The decisions on a test, what they cost, and the layer that they rest on."""
     probe = seeded(hparams["probe"], hparams["seed"])
-    return probe_fold(encoder, probe, train, test, hparams["label"], device, known=known)
+    decisions, cost = probe_fold(encoder, probe, train, test, hparams["label"], device, known=known)
+    return decisions, cost, probe.layer
 
 
 def class_weights(dataset: AudioDataset, label: str, classes: Sequence[str]) -> Tensor:
@@ -246,42 +283,49 @@ def _clips(hparams: Mapping[str, Any], manifest: Path, *, sample_rate: int, tran
     return audio_dataset(read_manifest(manifest), sample_rate, keys, labels=labels, transform=transform)
 
 
-def save_folds(
-    hparams: Mapping[str, Any],
-    decisions: list[Decision],
-    cost: Mapping[str, Any],
-    controls: Mapping[str, list[Decision]],
-    manifests: Mapping[str, Path],
-) -> None:
-    """Write ``result.json`` and the confusion matrix, and print the figure with those of the controls: on one process.
+def save_folds(hparams: Mapping[str, Any], found: CrossValidation, manifests: Mapping[str, Path]) -> None:
+    """Write ``result.json`` and pictures, and print the figure with those of the controls: on one process.
+
+    Pictures are the confusion matrix and, of a frozen encoder, a map of the tested clips (`write_embeddings`).
 
     The metric is unweighted average recall or, where ``hparams["positive"]`` names one of two classes, the AUC. Each
     control of `cross_validate` is in ``other_metrics`` as ``<control>_value``, ``_low`` and ``_high``.
     """
     positive = hparams["positive"]
     metric = auc if positive else uar
-    found = {name: bootstrap_interval(decision_records(made, positive), metric) for name, made in controls.items()}
-    targets, predictions = ([getattr(made, of) for made in decisions] for of in ("target", "prediction"))
+    intervals = {
+        name: bootstrap_interval(decision_records(made, positive), metric) for name, made in found.controls.items()
+    }
+    targets, predictions = ([getattr(made, of) for made in found.decisions] for of in ("target", "prediction"))
     write_confusion(hparams["output_folder"], targets, predictions, hparams["classes"])
     result = write_result(
         hparams["output_folder"],
         task=hparams["task"],
         system=hparams["name"],
         metric=metric,
-        records=decision_records(decisions, positive),
+        records=decision_records(found.decisions, positive),
         other_metrics={
             f"{name}_{edge}": getattr(interval, edge)
-            for name, interval in found.items()
+            for name, interval in intervals.items()
             for edge in ("value", "low", "high")
         },
         seed=hparams["seed"],
         data=manifests,
         data_name=hparams["data_name"],
-        **cost,
+        **found.cost,
     )
+    _draw_clips(hparams, found)
     ours = result["metric"]
     print(f"{metric.name} {ours['value']:.3f} [{ours['low']:.3f}, {ours['high']:.3f}]", end="")
     said = {"background": "of the background alone", "swapped": "with another background mixed in"}
-    for name, interval in found.items():
+    for name, interval in intervals.items():
         print(f"; {said[name]} {interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]", end="")
     print()
+
+
+def _draw_clips(hparams: Mapping[str, Any], found: CrossValidation) -> None:
+    clips = [made for made in found.decisions if made.id in found.features]
+    if len(clips) > 2:
+        features = torch.stack([found.features[clip.id] for clip in clips]).numpy()
+        by = {hparams["label"]: [clip.target for clip in clips], "group": [clip.group for clip in clips]}
+        write_embeddings(hparams["output_folder"], features, [clip.id for clip in clips], by, found.features_of)

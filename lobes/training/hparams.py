@@ -20,33 +20,20 @@ Everything that is not a key, an argument or a class that exists is a `ConfigErr
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterator
 from dataclasses import fields
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from hyperpyyaml import load_hyperpyyaml, resolve_references
+from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml.comments import CommentedMap
 from speechbrain.utils.run_opts import RunOptions
 
 from lobes.errors import ConfigError, LobesError
-from lobes.training.signatures import check_calls
-from lobes.training.yaml_tree import (
-    INCLUDE,
-    REFERENCE,
-    dump,
-    is_reference,
-    merge,
-    nearest,
-    parse,
-    parse_overrides,
-    read,
-    resolve,
-    tag_of,
-    walk,
-)
+from lobes.hyperyaml.parts import check_values, expand, load_part, load_tree, referenced
+from lobes.hyperyaml.signatures import check_calls
+from lobes.hyperyaml.tree import dump, is_reference, merge, nearest, parse_overrides, resolve, walk
+
+__all__ = ["Hparams", "HparamsFile", "load_hparams", "load_part"]
 
 #: Keys that `lobes.training` reads but does not require, besides SpeechBrain's run options.
 _OPTIONAL_KEYS = ("seed", "output_folder", "lr_scheduler")
@@ -96,11 +83,11 @@ class HparamsFile:
     def __init__(self, path: str | Path, overrides: str | dict[str, Any] = "") -> None:
         self.path = Path(path)
         source = str(path)
-        tree, adds = _load_tree(self.path, ())
+        tree, adds = load_tree(self.path, ())
         merge(tree, parse_overrides(overrides, tree), "command line", hints=_RUN_OPTIONS)
-        _check_values(tree, source)
-        self.tree = _expand(tree, tree, source)
-        _check_values(self.tree, source)
+        check_values(tree, source)
+        self.tree = expand(tree, tree, source)
+        check_values(self.tree, source)
         _check_circles(self.tree, source)
         _check_options(self.tree, adds, source)
         check_calls(self.tree, source)
@@ -156,108 +143,6 @@ def load_hparams(path: str | Path, overrides: str | dict[str, Any] = "") -> Hpar
     return HparamsFile(path, overrides).load()
 
 
-def load_part(path: str | Path, overrides: str | dict[str, Any] = "") -> Any:
-    """Construct what a part describes, such as the encoder of ``hparams/encoders/tiny.yaml``.
-
-    Parameters
-    ----------
-    path : str or Path
-        A YAML file for ``!include:``; it may have a base.
-    overrides : str or dict
-        As for `load_hparams`.
-
-    Returns
-    -------
-    Any
-
-    Raises
-    ------
-    ConfigError
-        As for `load_hparams`.
-    """
-    path = Path(path).resolve()
-    tree = CommentedMap(part=parse(f"!include:{path} {{}}", str(path)))
-    merge(tree["part"], parse_overrides(overrides, tree["part"]), "overrides")
-    tree = _expand(tree, tree, str(path))
-    check_calls(tree, str(path))
-    try:
-        return load_hyperpyyaml(dump(tree))["part"]
-    except (TypeError, ValueError, ImportError, OSError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
-
-
-def _load_tree(path: Path, children: tuple[Path, ...]) -> tuple[CommentedMap, list[str]]:
-    """Read a file and merge it into its bases; also return the names that it adds."""
-    if path.resolve() in children:
-        raise ConfigError(f"{path}: is its own base, through {children[-1]}")
-    delta = read(path)
-    base = delta.pop("base", None)
-    adds = delta.pop("adds", None) or []
-    names = {name for name, _ in walk(delta)}
-    for name in adds:
-        if name not in names:
-            raise ConfigError(f"{path}: adds lists '{name}', which is not in the file{nearest(name, names)}")
-    if base is None:
-        return delta, list(adds)
-    base_path = path.parent / str(base)
-    if not base_path.is_file():
-        raise ConfigError(f"{path}: base '{base}' is not a file; its path is relative to {path.parent}")
-    tree, base_adds = _load_tree(base_path, (*children, path.resolve()))
-    merge(tree, delta, str(path), {*adds, *_referenced(delta)})
-    return tree, [*base_adds, *adds]
-
-
-def _references(tree: Any) -> Iterator[tuple[str, str]]:
-    """Yield (name of the node, what it refers to) for each ``!ref`` and ``!copy``."""
-    for name, node in walk(tree):
-        if is_reference(node):
-            for reference in REFERENCE.findall(str(node.value)):
-                yield name, reference
-
-
-def _referenced(tree: Any) -> set[str]:
-    """Top-level keys that something in the tree refers to."""
-    return {re.split(r"[\[.]", reference)[0] for _, reference in _references(tree)}
-
-
-def _expand(node: Any, root: CommentedMap, source: str) -> Any:
-    """Replace includes below a node by what they include, in the order of the document."""
-    if isinstance(node, dict):
-        for key in node:
-            node[key] = _expand(node[key], root, source)
-    elif isinstance(node, list):
-        for index, item in enumerate(node):
-            node[index] = _expand(item, root, source)
-    if not tag_of(node).startswith(INCLUDE):
-        return node
-    path = Path(tag_of(node)[len(INCLUDE) :])
-    if not path.is_file():
-        raise ConfigError(f"{source}: !include:{path} is not a file; paths are relative to the file that includes")
-    overrides = CommentedMap(node) if isinstance(node, dict) else CommentedMap()
-    part, _ = _load_tree(path, ())
-    merge(part, resolve(overrides, root), f"{source}: !include:{path.name}")
-    _check_values(part, str(path))
-    part = _expand(part, part, str(path))
-    return parse(resolve_references(StringIO(dump(part))).read(), str(path))
-
-
-def _check_values(tree: CommentedMap, source: str) -> None:
-    """Refuse placeholders without a value and references to nothing."""
-    for name, node in walk(tree):
-        if tag_of(node) == "!PLACEHOLDER":
-            raise ConfigError(f"{source}: '{name}' has no value yet: give it with --{name}=…")
-    for name, reference in _references(tree):
-        branch: Any = tree
-        for part in reference.split(".")[0].split("["):
-            key = part.strip("]")
-            if not isinstance(branch, dict) or tag_of(branch).startswith(INCLUDE):
-                break
-            if key not in branch:
-                hint = nearest(key, map(str, branch))
-                raise ConfigError(f"{source}: '{name}' refers to <{reference}>, but there is no '{key}'{hint}")
-            branch = branch[key]
-
-
 def _check_circles(tree: CommentedMap, source: str) -> None:
     """Follow every reference to its end."""
     for name, node in walk(tree):
@@ -271,7 +156,7 @@ def _check_circles(tree: CommentedMap, source: str) -> None:
 def _check_options(tree: CommentedMap, adds: list[str], source: str) -> None:
     """Refuse a top-level value that nothing refers to and that is nearly the name of an option."""
     options = {*_RUN_OPTIONS, *_OPTIONAL_KEYS}
-    used = options | _referenced(tree) | set(adds)
+    used = options | referenced(tree) | set(adds)
     for key, value in tree.items():
         if str(key) in used or isinstance(value, dict | list):
             continue

@@ -13,10 +13,10 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from lobes.errors import ConfigError
+from lobes.hyperyaml.tree import nearest
 from lobes.training.parallel import rank, world_size
 from lobes.training.rng import get_state, seed_cpu, set_state
 from lobes.training.signals import shield_worker
-from lobes.training.yaml_tree import nearest
 
 #: What the Brain decides, so that `train_loader` and `valid_loader` cannot.
 _GIVEN_BY_BRAIN = {"durations", "world_size", "rank", "accumulation"}

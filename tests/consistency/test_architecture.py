@@ -21,8 +21,10 @@ ALLOWED = {
     **{name: {"mixers", "encoders"} | DATA for name in ABOVE_ENCODERS},
     "distillation": {"mixers", "encoders", "objectives"} | DATA,
     **{name: DATA - {name} for name in DATA},
+    "hyperyaml": set(),
+    "export": {"mixers", "encoders", "hyperyaml"} | DATA,
     "detection": MODELS | DATA,
-    "training": MODELS | DATA,
+    "training": MODELS | DATA | {"hyperyaml"},
 }
 
 

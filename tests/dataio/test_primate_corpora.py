@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+from primate_corpora import HAINAN_CALLS, write_hainan, write_macaques, write_marmosets, write_yellow_cheeked
 
 from lobes.dataio import audio_dataset, make_folds, read_manifest, validate_splits
 from lobes.dataio.annotations import Annotation, read_annotations
@@ -140,15 +141,12 @@ def test_borneo_and_sulawesi(tmp_path, tone):
 
 
 def test_yellow_cheeked_gibbons_by_folder_and_recorder(tmp_path, tone):
-    folder = tmp_path / "yellow" / "data" / "AcousticData"
-    train = folder / "Jahoo_trainingdata_manual_annotations"
-    tone(train / "Gibbons" / "Gibbons_H_R1023_20220426_060002_2749.wav", 0.2, 32000)
-    tone(train / "Gibbons" / "Gibbons__R1062_20220413_100003_2827.wav", 0.2, 32000)
-    tone(train / "Noise" / "Noise_R1062_20220413_100003_12.5_.wav", 0.2, 32000)
-    tone(train / "Noise" / "whatever.wav", 0.2, 32000)
-    tone(train / "Other" / "Other_R1062_20220413_100003_1.wav", 0.2, 32000)
-    more = folder / "Jahoo_trainingdata_manual_annotations_addDanum"
-    tone(more / "GreyGibbons" / "Gibbons_SW10_20180312_060002_6731.34_6738.04_.wav", 0.2, 32000)
+    names = ["Gibbons/Gibbons_H_R1023_20220426_060002_2749", "Gibbons/Gibbons__R1062_20220413_100003_2827"]
+    names += ["Noise/Noise_R1062_20220413_100003_12.5_", "Noise/whatever", "Other/Other_R1062_20220413_100003_1"]
+    write_yellow_cheeked(tmp_path / "yellow", tone, names)
+    more = "Jahoo_trainingdata_manual_annotations_addDanum"
+    grey = ["GreyGibbons/Gibbons_SW10_20180312_060002_6731.34_6738.04_"]
+    write_yellow_cheeked(tmp_path / "yellow", tone, grey, more)
     path = prepare_yellow_cheeked_gibbon(tmp_path / "yellow", tmp_path / "save")["all"]
     rows = rows_of(path)
     assert sorted((row["call_type"], row["group"], row["recording"]) for row in rows.values()) == [
@@ -159,16 +157,12 @@ def test_yellow_cheeked_gibbons_by_folder_and_recorder(tmp_path, tone):
     reasons = skipped_of(path)
     assert any("group is unknown" in reason for reason in reasons.values())
     assert any("in no folder of a class" in reason for reason in reasons.values())
-    grey = prepare_yellow_cheeked_gibbon(tmp_path / "yellow", tmp_path / "save", clips_folder=more.name)["all"]
+    grey = prepare_yellow_cheeked_gibbon(tmp_path / "yellow", tmp_path / "save", clips_folder=more)["all"]
     assert [(row["call_type"], row["group"]) for row in rows_of(grey).values()] == [("grey_gibbon", "SW10")]
 
 
 def test_marmosets_are_parts_of_recordings_grouped_by_session(tmp_path, tone):
-    folder = tmp_path / "marmosets"
-    for name in ("20160907_Twin1_marmoset1", "20160907_Twin1_marmoset2", "20160910_Twin5_marmoset2"):
-        tone(folder / "data" / f"twin_{name[13]}" / f"{name}.wav", 2.0, 44100)
     lines = [
-        "filename,start,end,duration,calltype,caller",
         "20160907_Twin1_marmoset1,0.0,0.5,0.5,1,0",
         "20160907_Twin1_marmoset1,0.5,0.6,0.1,11,0",
         "20160907_Twin1_marmoset2,0.25,1.0,0.75,10,1",
@@ -178,7 +172,8 @@ def test_marmosets_are_parts_of_recordings_grouped_by_session(tmp_path, tone):
         "20161001_Twin2_marmoset1,0.5,1.5,1.0,3,2",
         "20161001_Twin2_marmoset1,1.5,1.75,1.0,3,2",
     ]
-    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    recordings = ("20160907_Twin1_marmoset1", "20160907_Twin1_marmoset2", "20160910_Twin5_marmoset2")
+    folder = write_marmosets(tmp_path / "marmosets", tone, lines, recordings, 2.0)
     path = prepare_infant_marmosets(folder, tmp_path / "save")["all"]
     manifest = read_manifest(path)
     assert [(row["call_type"], row["individual"], row["group"]) for row in manifest.rows] == [
@@ -191,14 +186,13 @@ def test_marmosets_are_parts_of_recordings_grouped_by_session(tmp_path, tone):
     text = json.dumps(manifest.meta["skipped"])
     assert "call type '11' is none of 0 to 10: 1 lines" in text and "call type '99'" in text
     assert text.count("20161001_Twin2_marmoset1") == 1 and "1.5-2.75 s" in text
-    (folder / "labels.csv").write_text("\n".join([lines[0], "someone,0,1,1,1,0"]))
+    (folder / "labels.csv").write_text("\n".join(["filename,start,end,duration,calltype,caller", "someone,0,1,1,1,0"]))
     with pytest.raises(DataError, match="labels.csv, call 0: filename is 'someone'"):
         prepare_infant_marmosets(folder, tmp_path / "save")
 
 
 def test_macaques_are_in_folders_of_their_names(tmp_path, tone):
-    for path in ("AL/AL1.wav", "AL/AL2.wav", "TW/TW1.wav", "notes/x.wav"):
-        tone(tmp_path / "macaques" / "dataupload" / path, 0.2, 24414)
+    write_macaques(tmp_path / "macaques", tone, ("AL/AL1", "AL/AL2", "TW/TW1", "notes/x"))
     path = prepare_macaque_coos(tmp_path / "macaques", tmp_path / "save")["all"]
     assert [(row["individual"], row["group"]) for row in read_manifest(path).rows] == [("AL", "AL")] * 2 + [
         ("TW", "TW")
@@ -209,19 +203,8 @@ def test_macaques_are_in_folders_of_their_names(tmp_path, tone):
 
 @pytest.fixture
 def hainan(tmp_path, tone):
-    """Train/{recording}.wav and Train_Labels/g_{recording}.data, n_ for what is no call; eleven recordings."""
-    folder = tmp_path / "hainan"
-    for n in range(11):
-        name = f"HGSM3{'ABCD'[n % 4]}_0+1_201604{n + 10}_051600"
-        seconds = 67.0 if n else 247.5
-        tone(folder / "Train" / f"{name}.wav", seconds, 500)
-        labels = folder / "Train_Labels"
-        labels.mkdir(exist_ok=True)
-        (labels / f"g_{name}.data").write_text(
-            "Start,End,Duration,Type,Notes\n5,7,2,1,\n58,62,4,2,3 Calls\n184,189,5,4,\n"
-        )
-        (labels / f"n_{name}.data").write_text("Start,End,Duration,Type\n20,30,10,3\n")
-    return folder
+    """Eleven recordings with their labels."""
+    return write_hainan(tmp_path / "hainan", tone)
 
 
 def beans_by_the_letter(seconds, calls):
@@ -256,11 +239,10 @@ def test_hainan_by_the_protocol_of_beans(hainan, tmp_path):
     assert [len(splits[name].groups) for name in ("train", "valid", "test")] == [6, 3, 2]
     names = sorted(path.stem for path in (hainan / "Train").iterdir())
     assert splits["train"].groups == names[:6] and splits["test"].groups == names[9:]
-    calls = [(5, 7, 1), (58, 62, 2), (184, 189, 4)]
     for name, seconds in ((names[0], 247.5), (names[3], 67.0)):
         rows = [row for row in splits["train"].rows if row["recording"] == name]
         found = {row["start"]: [int(kind) for kind in row["types"].split()] for row in rows}
-        assert found == beans_by_the_letter(seconds, calls)
+        assert found == beans_by_the_letter(seconds, HAINAN_CALLS)
     first = [row for row in splits["train"].rows if row["recording"] == names[0]]
     assert len(first) == 2 * 29 and {row["start"] // 60 for row in first} == {0, 3}
     assert {row["types"] for row in first} == {"", "1", "2"} and {row["duration"] for row in first} == {4.0}

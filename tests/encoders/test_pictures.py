@@ -134,6 +134,22 @@ def test_it_trains_and_uses_every_weight(name):
     assert {p.requires_grad for p in encoder.parameters()} == {True, False}
 
 
+def test_vggish_gives_the_layers_that_are_asked_for():
+    torch.manual_seed(3)
+    whole = VGGish(**SMALL_VGGISH).eval()
+    torch.manual_seed(3)
+    some = VGGish(**SMALL_VGGISH, layers=[-1, 1, 2]).eval()
+    wave = torch.randn(1, 32000)
+    expected, found = whole(wave, ONE), some(wave, ONE)
+    assert whole.layer_dims == [4, 8, 8, 8, 16] and some.layer_dims == [16, 8, 8] and some.dim == 16
+    assert torch.equal(found.frames, expected.frames)
+    assert all(torch.equal(x, expected.layers[place]) for x, place in zip(found.layers, [4, 1, 2], strict=True))
+    assert some.arguments()["layers"] == [4, 1, 2]
+    for wrong in ([], [5]):
+        with pytest.raises(ConfigError, match="layers is .*expected some of 0 to 4"):
+            VGGish(**SMALL_VGGISH, layers=wrong)
+
+
 def test_vggish_has_the_published_size_and_reads_the_ports_names(tmp_path):
     with torch.device("meta"):
         published = VGGish()

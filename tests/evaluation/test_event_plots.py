@@ -18,6 +18,7 @@ from lobes.evaluation.event_plots import (
     embedding_map,
     precision_recall_figure,
     write_confusion,
+    write_embeddings,
     write_precision_recall,
 )
 from lobes.evaluation.plots import inline_svg, save_figure
@@ -106,6 +107,27 @@ def test_a_map_of_almost_nothing():
         embedding_map(np.ones((2, 4)))
     with pytest.raises(ConfigError, match="umap"):
         embedding_map(np.ones((5, 4)), "umap")
+
+
+def test_a_map_of_clips_is_a_table_of_all_and_a_picture_of_some(tmp_path, monkeypatch):
+    features = np.random.default_rng(0).standard_normal((40, 6))
+    ids = [f"clip{n}" for n in range(40)]
+    sessions = [f"day{max(0, n - 12)}" for n in range(40)]  # 28, and the first has 13 clips
+    write_embeddings(tmp_path / "run", features, ids, {"call": ["a", "b"] * 20, "group": sessions}, "net, layer 2")
+    header, *rows = (line.split(",", 5) for line in (tmp_path / "run" / "embeddings.csv").read_text().splitlines())
+    assert header == ["id", "call", "group", "x", "y", "features"] and [row[0] for row in rows] == ids
+    assert [row[2] for row in rows] == sessions and {row[5] for row in rows} == {'"net, layer 2"'}
+    assert np.allclose([[float(x) for x in row[3:5]] for row in rows], embedding_map(features), atol=1e-3)
+    svg = (tmp_path / "run" / "embeddings.svg").read_text()
+    assert all(f">{text}<" in svg for text in ("by call", "by group", "day0", "others", "net, layer 2"))
+    assert len(set(sessions) - {name for name in sessions if f">{name}<" in svg}) == len(set(sessions)) - 24
+    monkeypatch.setattr("lobes.evaluation.event_plots.MOST_POINTS", 10)
+    write_embeddings(tmp_path / "few", features, ids, {"call": ["a"] * 40})
+    few = (tmp_path / "few" / "embeddings.svg").read_text()
+    assert len((tmp_path / "few" / "embeddings.csv").read_text().splitlines()) == 41 and len(few) < 0.6 * len(svg)
+    with pytest.raises(DataError, match="call: 39 values, expected 40"):
+        write_embeddings(tmp_path / "none", features, ids, {"call": ["a"] * 39})
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_clips_were_taken_for_is_a_table_and_a_figure(tmp_path):

@@ -8,9 +8,10 @@ import torch
 from scipy.optimize import minimize
 
 from lobes.encoders import Encoder, LogMel, StackingStem
-from lobes.errors import DataError
+from lobes.errors import ConfigError, DataError
 from lobes.mixers import SummaryMixing
 from lobes.probes import LogisticProbe, PooledLayers
+from lobes.probes.pooled import _in_parts
 
 
 def corpus(n_groups: int = 4, per_group: int = 30, classes: int = 3, seed: int = 0):
@@ -107,3 +108,22 @@ def test_a_class_of_one_group_alone_does_not_stop_the_choice():
     x, y, g = corpus()
     y = ["only here" if group == "0" and label == "0" else label for label, group in zip(y, g, strict=True)]
     assert LogisticProbe(balanced=True).fit(x, y, g).layer == 2
+
+
+def test_many_groups_are_left_out_in_parts():
+    x, y, g = corpus()
+    many = [f"{group}-{number % 4}" for number, group in enumerate(g)]
+    fits = []
+
+    class Counted(LogisticProbe):
+        def _solve(self, x, y, strength):
+            fits.append(len(x))
+            return super()._solve(x, y, strength)
+
+    probe = Counted(strengths=[0.1], parts=3).fit(x, y, many)
+    assert len(fits) == 3 * np.asarray(x).shape[1] + 1 and probe.layer == LogisticProbe([0.1]).fit(x, y, g).layer
+    parts = _in_parts(np.array(many), 3)
+    assert all(len(set(parts[np.array(many) == group])) == 1 for group in set(many)), "groups stay whole"
+    assert max(np.bincount(parts)) - min(np.bincount(parts)) <= max(np.unique(many, return_counts=True)[1])
+    with pytest.raises(ConfigError, match="parts is 1: expected 2 or more"):
+        LogisticProbe(parts=1)

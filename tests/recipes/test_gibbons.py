@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -34,6 +35,20 @@ def test_calls_are_told_apart_at_a_recorder_that_was_not_heard(danum, tmp_path):
     right = sum(int(counts[place]) for place, (_, *counts) in enumerate(table))
     assert right / 54 == pytest.approx(metric["value"]), "of as many clips of each"
     assert (tmp_path / "run" / "confusion.svg").stat().st_size > 2000
+    clips = embeddings(tmp_path / "run")
+    assert sorted((clip["id"], clip["call_type"], clip["group"]) for clip in clips) == sorted(
+        (record["id"], record["target"], record["group"]) for record in result["records"]
+    )
+    assert {clip["features"] for clip in clips} == {"logmel-40-25hz, layer 0"}
+    assert abs(sum(float(clip["x"]) for clip in clips)) < 0.01 < max(float(clip["x"]) for clip in clips)
+    picture = (tmp_path / "run" / "embeddings.svg").read_text()
+    assert all(f">{text}<" in picture for text in ("by call_type", "by group", "duet", *RECORDERS))
+
+
+def embeddings(run):
+    """The rows of embeddings.csv."""
+    with open(run / "embeddings.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 SWAP = "--swap=!name:lobes.dataio.background.BackgroundSwap {snr_db: -10.0}"
@@ -92,6 +107,10 @@ def test_pretraining_never_hears_the_recorder_that_is_held_out(danum, tmp_path):
     # Each fold is tested with the encoder that has not heard it.
     result = train("Gibbons/call_type", tmp_path / "run", f"--data_folder={folder}", f"--encoder={run}", CLASSES)
     log = (tmp_path / "run" / "log.txt").read_text()
+    last = re.findall(r"(S\d+): layer (\d+)", log)[-1]  # the calls' come after the background's
+    named = {clip["features"] for clip in embeddings(tmp_path / "run")}
+    assert named == {f"{str(run).format(fold=last[0])}, layer {last[1]}"}, "one fold's encoder, for all clips"
+    assert len(embeddings(tmp_path / "run")) == 18
     assert result["metric"]["n_items"] == 18 and len(load_encoder(tmp_path / "ssl" / "S10").layer_dims) == 3
     assert all(f"{recorder}: layer" in log for recorder in RECORDERS)
 
@@ -124,3 +143,4 @@ def test_one_switch_chooses_how_the_encoder_is_tuned(danum, tmp_path, method):
         assert head < trained < 0.3 * own
     assert result["metric"]["n_items"] == 12 and result["other_metrics"]["background_value"] is not None
     assert ("swapped_value" in result["other_metrics"]) == (name == "LoRA")
+    assert (tmp_path / "run" / "confusion.csv").is_file() and not (tmp_path / "run" / "embeddings.csv").exists()

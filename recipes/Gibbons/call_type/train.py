@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     hparams, run_opts = start_experiment(argv, __file__)
     manifests = on_main(hparams["prepare"])
     folds = on_main(hparams["folds"], manifests["all"], Path(hparams["output_folder"]) / "folds")
-    decisions, cost, controls = cross_validate(CallType, hparams, run_opts, folds)
-    on_main(save_folds, hparams, decisions, cost, controls, manifests)
+    found = cross_validate(CallType, hparams, run_opts, folds)
+    on_main(save_folds, hparams, found, manifests)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@
     python train.py hparams/tiny.yaml --encoder sm-tiny --untrained True --name untrained        # a control
     python train.py hparams/tiny.yaml --encoder logmel-40-25hz --normalize_layers False --name log-mel  # another
     python train.py hparams/own.yaml --encoder sm-tiny --data_folder /recordings --classes '[great call]'
+    python train.py hparams/hainan.yaml --encoder sm-tiny                                     # windows, as in BEANS
     python detect.py results/detector/1/model /recordings --out out/
 
-`result.json` holds F1 over events, by recording, with its interval; `precision_recall.csv` and `.svg` what other
-thresholds would give; `model/` is the detector.
+`protocol` says how recordings are annotated. `result.json` holds F1 over events, by recording, or, of windows, the
+mean average precision, with its interval; `precision_recall.csv` and `.svg` what other thresholds would give; `model/`
+is the detector.
 """
 
 from __future__ import annotations
@@ -19,21 +21,8 @@ from speechbrain import Stage
 
 from lobes.adapters import active_adapter, check_mergeable, merge_adapter
 from lobes.dataio import read_manifest
-from lobes.detection import (
-    Detector,
-    by_condition,
-    check_test_events,
-    detect_under,
-    frame_loss,
-    lenient,
-    recording_events,
-    save_detector,
-    tune_detector,
-    window_dataset,
-    write_curves,
-    write_windows,
-)
-from lobes.evaluation import event_f1, event_precision, event_recall, write_result
+from lobes.detection import Detector, frame_loss, save_detector
+from lobes.evaluation import write_result
 from lobes.export import encoder_text, load_encoder
 from lobes.probes import cache_features
 from lobes.training import Brain, costs, on_main, run, start_experiment
@@ -78,15 +67,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         frozen=None if adaptation else True,
     )
 
-    manifests = on_main(hparams["prepare"])
-    windows = Path(hparams["output_folder"]) / "windows"
-    cut = {name: hparams[name] for name in ("label", "classes", "window")}
+    protocol, manifests = hparams["protocol"], on_main(hparams["prepare"])
+    cut = Path(hparams["output_folder"]) / "windows"
     train, valid = (
-        window_dataset(on_main(write_windows, manifests[split], windows / f"{split}.csv", **cut), detector)
+        protocol.dataset(on_main(protocol.cut, manifests[split], cut / f"{split}.csv", hparams["window"]), detector)
         for split in ("train", "valid")
     )
-    check_test_events(manifests["test"], hparams["label"], hparams["classes"])
-    if adaptation is None:
+    protocol.check(detector, manifests)
+    control = protocol.control(detector, manifests, run_opts["device"], hparams["seed"])
+    if adaptation is None and hparams["features"] == "memory":
         train, valid = (cache_features(dataset, encoder, run_opts["device"]) for dataset in (train, valid))
     hparams["checkpointer"].add_recoverable("model", detector.model)
     groups = detector.model.parameter_groups(hparams["encoder_lr"])
@@ -94,43 +83,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     brain = Detection({"model": detector.model}, optimizer, hparams, run_opts, hparams["checkpointer"])
     brain.fit(hparams["epoch_counter"], train, valid, None, hparams["train_loader"], hparams["valid_loader"])
     brain.evaluate(valid, min_key="loss", test_loader_kwargs=hparams["valid_loader"])
-    on_main(finish, hparams, brain, detector.eval(), manifests, text)
+    on_main(finish, hparams, brain, detector.eval(), manifests, text, control)
 
 
-def finish(hparams, brain, detector, manifests, text) -> None:
-    """Choose thresholds on the valid recordings, save the detector with the encoder that `text` describes, test it."""
+def finish(hparams, brain, detector, manifests, text, control) -> None:
+    """Choose thresholds on the valid split, save the detector with the encoder that `text` describes, test it."""
     cost = costs(brain, detector.model.encoder)
     if active_adapter(detector.model.encoder):
         merge_adapter(detector.model.encoder)
-    truth, _ = recording_events(read_manifest(manifests["valid"]), hparams["label"], detector.events)
-    tune_detector(detector, truth, records=hparams["matching"])
+    protocol, folder = hparams["protocol"], Path(hparams["output_folder"])
+    protocol.tune(detector, manifests["valid"])
     about = {"encoder": hparams["encoder"], "trained_on": read_manifest(manifests["train"]).meta["source"]}
-    model = save_detector(detector, Path(hparams["output_folder"]) / "model", text, about)
+    model = save_detector(detector, folder / "model", text, about)
     print(f"{model}: " + ", ".join(f"{name} from {rule.high:.2f}" for name, rule in detector.rules.items()))
 
-    truth, rows = recording_events(read_manifest(manifests["test"]), hparams["label"], detector.events)
-    found, all_found = detect_under(detector, truth, [detector.rules, lenient(detector.rules)])
-    names = {file: row.get("recording", file) for file, row in rows.items() if file in found}
-    groups = {names[file]: rows[file]["group"] for file in names}
-    truth, found, all_found = ({names[file]: events[file] for file in names} for events in (truth, found, all_found))
-    write_curves(hparams["output_folder"], truth, all_found, detector.rules)
-    records = hparams["matching"](truth, found, detector.events, groups)
-    if hparams["condition"] is not None:
-        condition = {names[file]: rows[file][hparams["condition"]] for file in names}
-        records = [record | {"condition": condition[record["recording"]]} for record in records]
+    tested = protocol.test(detector, manifests["test"], folder)
     result = write_result(
-        hparams["output_folder"],
+        folder,
         task=hparams["task"],
         system=hparams["name"],
-        metric=event_f1,
-        records=records,
-        other_metrics={"precision": event_precision(records), "recall": event_recall(records), **by_condition(records)},
+        metric=tested.metric,
+        records=tested.records,
+        other_metrics={**tested.figures, **control},
         seed=hparams["seed"],
         data=manifests,
         data_name=hparams["data_name"],
         **cost,
     )
-    print(f"event F1 {result['metric']['value']:.3f} [{result['metric']['low']:.3f}, {result['metric']['high']:.3f}]")
+    ours = result["metric"]
+    print(f"{ours['name'].replace('_', ' ')} {ours['value']:.3f} [{ours['low']:.3f}, {ours['high']:.3f}]", end="")
+    low, high = (control.get(f"background_{edge}") for edge in ("low", "high"))
+    print(f"; of the background alone {control['background_value']:.3f} [{low:.3f}, {high:.3f}]" if control else "")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lobes.errors import ConfigError
-from lobes.training.yaml_tree import is_call, nearest, tag_of, walk
+from lobes.hyperyaml.tree import is_call, nearest, tag_of, walk
 
 
 def check_calls(tree: Any, source: str) -> None:

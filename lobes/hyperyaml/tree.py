@@ -76,6 +76,8 @@ def read(path: Path) -> CommentedMap:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     tree = parse(text, str(path))
+    if isinstance(tree, TaggedScalar) and is_call(tree) and not tree.value:
+        tree = _as_mapping(tree, "", str(path))  # a part that is a call without arguments
     if not isinstance(tree, CommentedMap):
         raise ConfigError(f"{path}: expected a mapping of keys to values")
     for _, node in walk(tree):
