@@ -16,6 +16,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -131,6 +132,8 @@ class BackgroundSwap:
     DataError
         The manifest has no such column; later, no background differs.
     """
+
+    varies: ClassVar[bool] = True  # from epoch to epoch
 
     def __init__(
         self,

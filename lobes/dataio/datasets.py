@@ -109,7 +109,8 @@ def audio_dataset(
     transform : callable, optional
         (waveform (samples,), sample rate in Hz, the manifest's row, epoch) -> waveform, after cropping: a `BandStop` or
         a `BackgroundSwap`. An `AudioError` in it is reported as the file's own would be. Its attribute `columns`, if it
-        has one, says what it reads of the row; else it is taken to read all.
+        has one, says what it reads of the row; else it is taken to read all. One that makes something else of a clip in
+        each epoch has an attribute `varies`, True: nothing that was computed of it once may be kept.
     seed : int
         For the crops.
     data_root : path or mapping, optional

@@ -6,6 +6,7 @@ from lobes.distillation.cache import TargetCache
 from lobes.distillation.choice import Choice, choose_clips
 from lobes.distillation.codebook import Codebook
 from lobes.distillation.heads import LayerHeads
+from lobes.distillation.inputs import front_end, student_output
 from lobes.distillation.losses import explained, gram_distance, l1_cosine, mse, temporal_gram
 from lobes.distillation.masked_units import MaskedUnits
 from lobes.distillation.objectives import Distillation, DistillationObjective, STaR
@@ -35,10 +36,12 @@ __all__ = [
     "explained",
     "first_layers",
     "fit_codebook",
+    "front_end",
     "gram_distance",
     "l1_cosine",
     "mse",
     "prune",
+    "student_output",
     "temporal_gram",
     "thin",
 ]

@@ -1,7 +1,9 @@
-"""A teacher's targets, computed once: shards of float16 or int8, by utterance, that students are trained on."""
+"""A teacher's targets, computed once: shards by utterance, that students are trained on, with inputs beside them."""
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import logging
 import os
@@ -22,14 +24,14 @@ from torch import Tensor
 from lobes.dataio import AudioDataset, GlobalBatchSampler, collate
 from lobes.dataio.manifest import atomic_write
 from lobes.distillation.teacher import Teacher
-from lobes.encoders import frame_mask
+from lobes.encoders import LogMel, LogMelEncoder, frame_mask
 from lobes.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
 SETTINGS = "settings.json"
 #: Bytes of a value; int8 has a scale of 2 bytes more for each frame of each layer.
-PRECISIONS = {"float16": 2, "int8": 1}
+PRECISIONS = {"float32": 4, "float16": 2, "int8": 1}
 GIB = 2**30
 _OPEN_SHARDS = 32
 _STALE = 3600.0  # seconds after which values without an index are taken to be left over
@@ -44,6 +46,10 @@ class TargetCache:
     to end, without crops. Targets are known by the utterance's id and by what its audio is made of
     (`AudioDataset.fingerprints`): where two corpora call different audio by one id, each keeps its own.
 
+    With `inputs`, the features that a student begins with are kept too, so that training reads no audio. They lie in a
+    folder of their own for each front-end, `inputs/<fingerprint>`, so that different students share the targets, and a
+    cache that was begun without them is completed.
+
     Parameters
     ----------
     folder : path
@@ -51,9 +57,11 @@ class TargetCache:
     teacher : Teacher
         Whose targets are kept here.
     precision : str
-        `float16`, or `int8` with one scale per frame and layer.
+        `float32`, `float16`, or `int8` with one scale per frame and layer, of targets alone: inputs are then float16.
     preprocessing : str
         Whatever else the targets depend on, in words; part of the key.
+    inputs : LogMel, optional
+        A student's front-end (`lobes.distillation.front_end`), whose features are to be kept.
 
     Raises
     ------
@@ -64,7 +72,12 @@ class TargetCache:
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], teacher: Teacher, precision: str = "float16", preprocessing: str = ""
+        self,
+        folder: str | os.PathLike[str],
+        teacher: Teacher,
+        precision: str = "float16",
+        preprocessing: str = "",
+        inputs: LogMel | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise ConfigError(f"precision is '{precision}': expected one of {', '.join(PRECISIONS)}")
@@ -80,6 +93,11 @@ class TargetCache:
             "preprocessing": preprocessing,
         }
         self._claim()
+        self.inputs: TargetCache | None = None
+        if inputs is not None:
+            features = Teacher(LogMelEncoder(copy.deepcopy(inputs)), [0])  # its one layer
+            where = self.folder / "inputs" / _fingerprint(features)
+            self.inputs = TargetCache(where, features, "float16" if precision == "int8" else precision, preprocessing)
         self._where: dict[str, dict[str, tuple[str, int, int]]] = {}
         self._shards: OrderedDict[str, list[NDArray[Any]]] = OrderedDict()
         self.refresh()
@@ -88,8 +106,9 @@ class TargetCache:
         return sum(map(len, self._where.values()))
 
     def has(self, name: str, fingerprint: str) -> bool:
-        """Whether there are targets of an utterance, of that audio."""
-        return fingerprint in self._where.get(name, ())
+        """Whether there are targets of an utterance, of that audio, and inputs if they are kept."""
+        inputs = self.inputs is None or self.inputs.has(name, fingerprint)
+        return inputs and fingerprint in self._where.get(name, ())
 
     def refresh(self) -> None:
         """Look again for what other processes have written."""
@@ -98,22 +117,25 @@ class TargetCache:
             if path.name != SETTINGS:
                 for name, fingerprint, first, count in json.loads(path.read_text(encoding="utf-8")):
                     self._where.setdefault(name, {})[fingerprint] = (path.stem, first, count)
+        if self.inputs is not None:
+            self.inputs.refresh()
 
     def expected_gib(self, seconds: float) -> float:
-        """How much targets of so many seconds of audio take, GiB."""
+        """How much targets of so many seconds of audio take, and inputs if they are kept, GiB."""
         frames = seconds * self.teacher.frame_rate * len(self.teacher.layers)
         values = self.teacher.dim * PRECISIONS[self.precision]
-        return frames * (values + (2 if self.precision == "int8" else 0)) / GIB
+        inputs = 0.0 if self.inputs is None else self.inputs.expected_gib(seconds)
+        return frames * (values + (2 if self.precision == "int8" else 0)) / GIB + inputs
 
     def read(self, name: str, fingerprint: str) -> Tensor:
-        """Targets of an utterance, (T, layers, D), float16 or, from int8, float32.
+        """Targets of an utterance, (T, layers, D), float32 or float16; from int8, float32.
 
         Raises
         ------
         DataError
             It has none.
         """
-        if not self.has(name, fingerprint):
+        if fingerprint not in self._where.get(name, ()):
             raise DataError(f"{self.folder}: holds no targets of '{name}'; extract them first")
         shard, first, count = self._where[name][fingerprint]
         if shard not in self._shards:
@@ -129,6 +151,8 @@ class TargetCache:
 
     def attach(self, dataset: AudioDataset, key: str = "targets", drop: Sequence[str] = ()) -> AudioDataset:
         """Give the items of a dataset their targets (T, layers, D), and leave out those that have none.
+
+        Where inputs are kept, items have them as ``features`` (T', F), and no ``sig``: no audio is read any more.
 
         Parameters
         ----------
@@ -160,9 +184,13 @@ class TargetCache:
         dataset.durations = [s for s, keep in zip(dataset.durations, kept, strict=True) if keep]
         dataset.data_ids = [name for name, keep in zip(dataset.data_ids, kept, strict=True) if keep]
         dataset.add_dynamic_item(partial(self._read_one_of, known), ["id"], [key])
+        own = [key]
+        if self.inputs is not None:
+            dataset.add_dynamic_item(partial(self.inputs._read_first_of, known), ["id"], ["features"])
+            own, drop = [key, "features"], [*drop, "sig"]
         reads = [] if "sig" in drop else ["skip_reason"]
-        keys = [name for name in dataset.pipeline.output_mapping if name not in (key, *drop, "skip_reason")]
-        dataset.set_output_keys([*keys, key, *reads])
+        keys = [name for name in dataset.pipeline.output_mapping if name not in (*own, *drop, "skip_reason")]
+        dataset.set_output_keys([*keys, *own, *reads])
         return dataset
 
     def extract(
@@ -176,7 +204,7 @@ class TargetCache:
         max_gib: float = 20.0,
         progress: bool = True,
     ) -> int:
-        """Compute what is missing of a dataset's targets, with the size of all said beforehand.
+        """Compute what is missing of a dataset's targets and inputs, with the size of all said beforehand.
 
         Parameters
         ----------
@@ -191,46 +219,64 @@ class TargetCache:
         shard_gib : float
             Size of a shard, GiB.
         max_gib : float
-            Most that all targets of the dataset may take, GiB.
+            Most that all targets and inputs of the dataset may take, GiB.
         progress : bool
             Show a bar.
 
         Returns
         -------
         int
-            How many utterances were added.
+            To how many utterances something was added.
 
         Raises
         ------
         ConfigError
             They would take more than `max_gib`.
         """
-        from tqdm import tqdm
-
         size = self.expected_gib(sum(dataset.durations))
-        logger.info("targets of %d utterances take %.3f GiB as %s", len(dataset), size, self.precision)
+        what = "targets" if self.inputs is None else "targets and inputs"
+        logger.info("%s of %d utterances take %.3f GiB as %s", what, len(dataset), size, self.precision)
         if size > max_gib:
             raise ConfigError(
-                f"targets would take {size:.2g} GiB, max_gib is {max_gib:g}: choose fewer layers or utterances, int8, "
+                f"{what} would take {size:.2g} GiB, max_gib is {max_gib:g}: choose fewer layers or utterances, int8, "
                 "or allow more"
             )
+        added = self._complete(dataset, device, part, batch_seconds, shard_gib, "targets" if progress else "")
+        if self.inputs is None:
+            return added
+        options = (device, part, batch_seconds, shard_gib, "inputs" if progress else "")
+        return max(added, self.inputs._complete(dataset, *options))
+
+    def _complete(
+        self,
+        dataset: AudioDataset,
+        device: str | torch.device,
+        part: tuple[int, int],
+        batch_seconds: float,
+        shard_gib: float,
+        bar_name: str,
+    ) -> int:
+        """Hear what is missing here, as `extract` does, with a bar if it has a name; return how many were added."""
+        from tqdm import tqdm
+
         self._remove_leftovers()
         known = dataset.fingerprints()
         # By their place among all, so that the parts fit each other whenever each process begins.
         mine = range(part[0], len(dataset.data_ids), part[1])
-        missing = [i for i in mine if not self.has(dataset.data_ids[i], known[dataset.data_ids[i]])]
+        ids = dataset.data_ids
+        missing = [i for i in mine if known[ids[i]] not in self._where.get(ids[i], ())]
         if not missing:
             return 0
         sampler = GlobalBatchSampler([dataset.durations[i] for i in missing], batch_seconds, shuffle=False)
         subset: Any = torch.utils.data.Subset(dataset, missing)
         loader: Iterable[Any] = torch.utils.data.DataLoader(subset, batch_sampler=sampler, collate_fn=collate)
-        bar = tqdm(loader, total=len(sampler), desc="targets", disable=not progress, leave=False)
+        bar = tqdm(loader, total=len(sampler), desc=bar_name, disable=not bar_name, leave=False)
         shards = _gathered(self._heard(bar, device), shard_gib * GIB)
         added = sum(self._write(found, known, part[0]) for found in shards)
         self.refresh()
         return added
 
-    def _heard(self, batches: Iterable[Any], device: str | torch.device) -> Iterator[tuple[str, NDArray[np.float16]]]:
+    def _heard(self, batches: Iterable[Any], device: str | torch.device) -> Iterator[tuple[str, NDArray[Any]]]:
         self.teacher.to(device)
         for batch in batches:
             skipped = {name for name, _ in batch.skipped}
@@ -241,12 +287,15 @@ class TargetCache:
             for row, (name, count) in enumerate(zip(batch.id, counts, strict=True)):
                 if name not in skipped and count:
                     values = torch.stack([layer[row, :count] for layer in targets.layers], dim=1).cpu()
-                    if values.abs().max() > np.finfo(np.float16).max:
+                    if self.precision != "float32" and values.abs().max() > np.finfo(np.float16).max:
                         raise DataError(f"targets of {name} reach {values.abs().max():g}, which float16 cannot hold")
                     yield name, values.numpy().astype(np.float16 if self.precision == "float16" else np.float32)
 
     def _read_one_of(self, known: Mapping[str, str], name: str) -> Tensor:
         return self.read(name, known[name])
+
+    def _read_first_of(self, known: Mapping[str, str], name: str) -> Tensor:
+        return self.read(name, known[name])[:, 0]
 
     def _write(self, found: list[tuple[str, NDArray[Any]]], known: Mapping[str, str], rank: int) -> int:
         """Write a shard: its values first, its index last."""
@@ -290,6 +339,15 @@ class TargetCache:
         if any(self.folder.glob("*.npy")):
             raise DataError(f"{self.folder}: holds .npy files and no {SETTINGS}; give another folder")
         atomic_write(path, json.dumps(self.settings, indent=1) + "\n")
+
+
+def _fingerprint(features: Teacher) -> str:
+    """SHA-256 of a front-end: of its options, and of its filters, which are no weights and say what its band is."""
+    digest = hashlib.sha256(features.fingerprint().encode())
+    for name, tensor in features.encoder.named_buffers():
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def _gathered(found: Iterable[tuple[str, NDArray[Any]]], most: float) -> Iterator[list[tuple[str, NDArray[Any]]]]:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lobes.distillation.codebook import Codebook
 from lobes.distillation.heads import LayerHeads, align
+from lobes.distillation.inputs import student_output
 from lobes.distillation.losses import mse
 from lobes.distillation.masking import Masks, fitted, masked, place_of_mask
 from lobes.distillation.objectives import Distillation
@@ -95,9 +96,9 @@ class MaskedUnits(Distillation):
         if not self.training:
             return super().forward(encoder, batch)
         targets = self.targets(batch)
-        ours, theirs = self.masks.draw(batch, self.teacher.sample_rate)
+        ours, theirs = self.masks.draw(batch, encoder)
         with masked(encoder, ours):
-            output = encoder(*batch.sig)
+            output = student_output(encoder, batch)
         logits, valid = self.unit_head([output.layers[-1]], output.valid)
         logits, wanted, both = align(logits, valid, targets.layers, targets.valid)
         hidden = both & fitted(theirs, both.shape[1]).to(both.device)

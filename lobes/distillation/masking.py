@@ -9,9 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lobes.encoders import Encoder, absolute_lengths
+from lobes.distillation.inputs import seconds_heard
+from lobes.encoders import Encoder
 from lobes.errors import ConfigError
 from lobes.objectives import span_mask, utterance_generator
+
+#: Of a frame: less than a sample is, and more than what rounding adds to a whole number.
+_SLACK = 1e-6
 
 
 class Masks:
@@ -49,17 +53,18 @@ class Masks:
             )
         self.probability, self.span, self.seed = probability, span, seed
 
-    def draw(self, batch: Any, sample_rate: int) -> tuple[Tensor, Tensor]:
-        """Masked frames of the student (B, T) and of the teacher (B, T'), of the batch's ids, lengths and step."""
-        waveform, lengths = batch.sig
-        samples = absolute_lengths(lengths, waveform.shape[1])
-        frames = torch.ceil(samples.double() / sample_rate * self.low).long()
-        mask = torch.zeros(len(samples), int(frames.max()), dtype=torch.bool)
+    def draw(self, batch: Any, student: nn.Module) -> tuple[Tensor, Tensor]:
+        """Masked frames of the student (B, T) and of the teacher (B, T'), of the batch's ids, lengths and step.
+
+        They are the same whether the batch has audio or the student's features.
+        """
+        frames = torch.ceil(seconds_heard(student, batch) * self.low - _SLACK).long()
+        mask = torch.zeros(len(frames), int(frames.max()), dtype=torch.bool)
         for row, (name, count) in enumerate(zip(batch.id, frames.tolist(), strict=True)):
             generator = utterance_generator(self.seed, name, getattr(batch, "step", 0))
             mask[row, :count] = span_mask(count, self.probability, self.span, generator)
-        student, teacher = (mask.repeat_interleave(ratio, dim=1).to(waveform.device) for ratio in self.ratios)
-        return student, teacher
+        ours, theirs = (mask.repeat_interleave(ratio, dim=1).to(frames.device) for ratio in self.ratios)
+        return ours, theirs
 
 
 @contextlib.contextmanager

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from lobes.dataio import AudioDataset, GlobalBatchSampler, collate
 from lobes.distillation.heads import LayerHeads, align, reduced
+from lobes.distillation.inputs import student_output
 from lobes.distillation.losses import explained, gram_distance, l1_cosine, mse, temporal_gram
 from lobes.distillation.teacher import Targets, Teacher, cached_targets
 from lobes.encoders import EncoderOutput
@@ -35,8 +36,14 @@ class DistillationObjective(Objective):
     ------
     ConfigError
         The two hear audio of different sample rates.
+
+    Attributes
+    ----------
+    needs_audio : bool
+        Whether training needs the audio even where targets and the student's inputs are cached.
     """
 
+    needs_audio: ClassVar[bool] = False
     mean: Tensor
 
     def __init__(self, encoder: nn.Module, teacher: Teacher) -> None:
@@ -100,7 +107,7 @@ class DistillationObjective(Objective):
     def forward(self, encoder: nn.Module, batch: Any) -> ObjectiveOutput:
         """Loss over the frames that teacher and student both have; see `Objective.forward`."""
         targets = self.targets(batch)
-        output = encoder(*batch.sig)
+        output = student_output(encoder, batch)
         predicted, valid = self.predict(output)
         predicted, wanted, both = align(predicted, valid, targets.layers, targets.valid)
         loss, stats = self.loss(predicted, wanted, both, output, targets)

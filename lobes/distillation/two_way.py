@@ -13,6 +13,7 @@ from lobes.distillation.losses import l1_cosine
 from lobes.distillation.masking import Masks, fitted, masked, place_of_mask
 from lobes.distillation.objectives import Distillation
 from lobes.distillation.teacher import Teacher
+from lobes.errors import ConfigError
 from lobes.objectives import ObjectiveOutput
 
 
@@ -20,9 +21,9 @@ class MaskedTwoWay(Distillation):
     """The student hears masked audio (MaskHuBERT, of Jang et al., "Recycle-and-Distill", Interspeech 2023).
 
     In masked frames it learns what the teacher makes of the whole utterance; in the others, what the teacher makes of
-    the masked one, for there it cannot know more. The teacher is heard twice, and its targets cannot be kept: masks
-    change in every step. Out of training nothing is masked, and fidelity is that of `Distillation`. A masked frame is
-    zero here, where the paper has a learned vector.
+    the masked one, for there it cannot know more. The teacher is heard twice, and what it makes of masked audio cannot
+    be kept: masks change in every step, so that batches have to hold audio. Out of training nothing is masked, and
+    fidelity is that of `Distillation`. A masked frame is zero here, where the paper has a learned vector.
 
     Parameters
     ----------
@@ -36,6 +37,8 @@ class MaskedTwoWay(Distillation):
     ConfigError
         One rate is not a multiple of the other, or an encoder has no place for a mask.
     """
+
+    needs_audio = True
 
     def __init__(
         self,
@@ -57,8 +60,13 @@ class MaskedTwoWay(Distillation):
         """See `Objective.forward`."""
         if not self.training:
             return super().forward(encoder, batch)
+        if not hasattr(batch, "sig"):
+            raise ConfigError(
+                "MaskedTwoWay: the batch holds no audio, which the teacher hears anew in each step; "
+                "give the TargetCache no inputs (--cache_inputs False)"
+            )
         waveform, lengths = batch.sig
-        ours, theirs = self.masks.draw(batch, self.teacher.sample_rate)
+        ours, theirs = self.masks.draw(batch, encoder)
         whole = self.targets(batch)
         with masked(self.teacher.encoder, theirs):
             disturbed = self.teacher(waveform.to(self.mean.device), lengths.to(self.mean.device))

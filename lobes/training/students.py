@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from torch import nn
 
 from lobes.dataio import AudioDataset, audio_dataset, read_manifest
 from lobes.dataio.manifest import atomic_write
-from lobes.distillation import TargetCache, Teacher, choose_clips
-from lobes.encoders import HuggingFaceEncoder
+from lobes.distillation import DistillationObjective, TargetCache, Teacher, choose_clips, front_end
+from lobes.encoders import HuggingFaceEncoder, LogMel
 from lobes.errors import ConfigError
 from lobes.evaluation import r2, write_result
 from lobes.export import save_encoder
@@ -23,6 +24,8 @@ from lobes.probes import LogisticProbe, PooledLayers, cache_features
 from lobes.training.costs import costs
 from lobes.training.parallel import on_main, rank, world_size
 from lobes.training.pretraining import FidelityBrain
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -138,13 +141,45 @@ def student_of(hparams: dict[str, Any], teacher: Teacher) -> nn.Module:
     return encoder if isinstance(encoder, nn.Module) else encoder(teacher.encoder)
 
 
+def inputs_of(hparams: dict[str, Any], student: nn.Module, objective: DistillationObjective) -> LogMel | None:
+    """The front-end whose features are to be kept beside the targets: the student's, with ``cache_inputs``.
+
+    None where the student or the objective needs the audio in each step, which is said; there it is read as ever.
+    """
+    if hparams["cache"] is None or not hparams["cache_inputs"]:
+        return None
+    found = front_end(student)
+    if found is None:
+        logger.info("cache_inputs: %s reads audio, so that only targets are cached", type(student).__name__)
+    elif objective.needs_audio:
+        logger.info("cache_inputs: %s needs audio, so that only targets are cached", type(objective).__name__)
+        return None
+    return found
+
+
 def with_targets(
-    hparams: dict[str, Any], teacher: Teacher, datasets: Sequence[AudioDataset], device: str = "cpu"
+    hparams: dict[str, Any],
+    teacher: Teacher,
+    datasets: Sequence[AudioDataset],
+    device: str = "cpu",
+    inputs: LogMel | None = None,
 ) -> list[AudioDataset]:
-    """The datasets with the teacher's targets, computed now where ``cache`` does not have them, or as they are."""
+    """The datasets with the teacher's targets, computed now where ``cache`` does not have them, or as they are.
+
+    Raises
+    ------
+    ConfigError
+        ``transform`` makes something else of an utterance in each epoch, and there is a cache.
+    """
     if hparams["cache"] is None:
         return list(datasets)
-    cache = TargetCache(hparams["cache"], teacher, hparams["cache_precision"], preprocessing=repr(hparams["transform"]))
+    transform = hparams["transform"]
+    if getattr(transform, "varies", False):
+        raise ConfigError(
+            f"cache is {hparams['cache']}, but transform {type(transform).__name__} changes the audio from epoch to "
+            "epoch, and what was computed once does not: give --cache null"
+        )
+    cache = TargetCache(hparams["cache"], teacher, hparams["cache_precision"], repr(transform), inputs)
     for dataset in datasets:
         bar = rank() == 0 and sys.stderr.isatty()
         cache.extract(dataset, device, part=(rank(), world_size()), max_gib=hparams["cache_gib"], progress=bar)

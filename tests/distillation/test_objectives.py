@@ -250,7 +250,7 @@ def test_masked_frames_learn_from_the_whole_and_the_others_from_what_is_heard(na
     batch.step = 7
     output = objective(student, batch)
     # The same by hand, frame by frame.
-    ours, theirs = objective.masks.draw(batch, 16000)
+    ours, theirs = objective.masks.draw(batch, student)
     whole = teacher(*batch.sig)
     with masked(encoder, theirs):
         part = teacher(*batch.sig)
@@ -287,8 +287,8 @@ def test_units_are_predicted_where_they_are_masked(names, dataset):
     batch.step = 3
     output = objective(student, batch)
     # The same by hand, frame by frame.
-    _, theirs = objective.masks.draw(batch, 16000)
-    with masked(student, objective.masks.draw(batch, 16000)[0]):
+    ours, theirs = objective.masks.draw(batch, student)
+    with masked(student, ours):
         heard = student(*batch.sig)
     logits, valid = objective.unit_head([heard.layers[-1]], heard.valid)
     frames, real = teacher(*batch.sig)
