@@ -89,12 +89,14 @@ def test_a_student_comes_near_its_teacher(run):
 
 
 def test_the_cache_changes_nothing(corpus, tmp_path):
+    cache = str(tmp_path / "cache")
     few = [
-        train(RECIPE, tmp_path / name, *given(corpus, steps="10", cache=cache))
-        for name, cache in (("cached", str(tmp_path / "cache")), ("online", "null"))
+        train(RECIPE, tmp_path / name, *given(corpus, steps="10", cache=where, cache_inputs=str(name == "inputs")))
+        for name, where in (("inputs", cache), ("targets", cache), ("online", "null"))
     ]
     values = [each["metric"]["value"] for each in few]
-    assert values[0] == pytest.approx(values[1], abs=0.01)
+    assert values[:2] == pytest.approx([values[2]] * 2, abs=0.01)
+    assert len(list((tmp_path / "cache" / "inputs").iterdir())) == 1
 
 
 @pytest.mark.parametrize("strategy", ["ContrastiveLM", "TargetKNN", "Random"])

@@ -18,7 +18,7 @@ from lobes.distillation import Teacher
 from lobes.export import load_encoder
 from lobes.objectives import SSLModel
 from lobes.training import FidelityBrain, on_main, run, start_experiment
-from lobes.training.students import choose, save_student, score_pool, student_of, with_targets
+from lobes.training.students import choose, inputs_of, save_student, score_pool, student_of, with_targets
 
 
 class Distil(FidelityBrain):
@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     rate, keys = student.sample_rate, ("id", "sig", "group")
     parts = [audio_dataset(manifests[name], rate, keys, transform=hparams["transform"]) for name in ("train", "test")]
-    train, test = with_targets(hparams, teacher, parts, run_opts["device"])
+    (train,) = with_targets(hparams, teacher, parts[:1], run_opts["device"], inputs_of(hparams, student, objective))
+    (test,) = with_targets(hparams, teacher, parts[1:], run_opts["device"])  # the student is tested on audio
     objective.prepare(train)
     train.repeat(3600 * read_manifest(pool).hours)  # an epoch is as long, and its batches as full, whatever the share
     model = SSLModel(student, objective)
