@@ -54,6 +54,8 @@ METHODS: dict[str, tuple[str, float, tuple[str, ...]]] = {
     "LLaMA-Adapter v2": ("LLaMAAdapterV2", 0.002, ()),
     "prompt": ("PromptTuning", 0.005, ()),
     "reprogramming": ("Reprogramming", 0.005, ()),
+    # In some 200 steps no more than the root mean square of a clip of Danum, .018: what is learned cannot drown it.
+    "reprogramming, small steps": ("Reprogramming", 0.0001, ()),
 }
 
 
