@@ -29,10 +29,12 @@ from lobes.probes.tagged import SlotClasses, TagCTC, TaggedTokenizer
 from lobes.probes.tokenizer import CharTokenizer, unseen_characters
 from lobes.probes.transformer_decoder import TransformerDecoder
 from lobes.probes.trees import TreeLabels, greedy_heads, maximum_spanning_tree
+from lobes.probes.word_lm import ArpaLM, CountedWordLM, WordFusion, WordLM, Words, word_lm
 
 __all__ = [
     "AAMSoftmax",
     "AMSoftmax",
+    "ArpaLM",
     "AttentionHead",
     "AttentiveHead",
     "AttentivePool",
@@ -41,6 +43,7 @@ __all__ = [
     "CTCDecoder",
     "CTCLoss",
     "CharTokenizer",
+    "CountedWordLM",
     "Decision",
     "Downstream",
     "ECAPA",
@@ -70,7 +73,10 @@ __all__ = [
     "TransformerDecoder",
     "TreeLabels",
     "WeightedLayerSum",
+    "WordFusion",
+    "WordLM",
     "WordParser",
+    "Words",
     "XVector",
     "attention_loss",
     "beam_search",
@@ -96,5 +102,6 @@ __all__ = [
     "seq2seq_loss",
     "training_free",
     "unseen_characters",
+    "word_lm",
     "word_segments",
 ]

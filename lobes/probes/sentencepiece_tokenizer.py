@@ -147,6 +147,11 @@ class SentencePieceTokenizer:
                 pieces.append(int(token) - 1)
         return self._pieces.decode(pieces)
 
+    def surfaces(self) -> list[str]:
+        """Return what each token writes, (V,): a piece that begins a word has a space first; the blank is empty."""
+        pieces = [self._pieces.id_to_piece(piece).replace("\u2581", " ") for piece in range(1, len(self) - 1)]
+        return ["", "\ufffd", *pieces]
+
     def save(self, path: str | Path) -> Path:
         """Write the tokenizer as JSON, atomically; return the path."""
         model = base64.b64encode(self.model).decode("ascii")

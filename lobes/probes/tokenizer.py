@@ -101,6 +101,10 @@ class CharTokenizer:
                 characters.append("\ufffd")
         return "".join(characters)
 
+    def surfaces(self) -> list[str]:
+        """Return what each token writes, (V,); the blank writes nothing."""
+        return [self.decode([token]) for token in range(len(self))]
+
     def save(self, path: str | Path) -> Path:
         """Write the tokenizer as JSON, atomically; return the path."""
         content = {"type": "characters", "unknown": self.unknown, "alphabet": self.alphabet}

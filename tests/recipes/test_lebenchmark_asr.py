@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import soundfile
@@ -94,6 +96,29 @@ def test_the_decoder_is_asked_for_and_the_checkpoint_is_not_another(mls_folder, 
     assert [r["hypothesis"] for r in best_path["records"]] != [r["hypothesis"] for r in beam["records"]]
     with pytest.raises(ConfigError, match="needs a beam"):
         load(RECIPE).main(["hparams/mls.yaml", f"--output_folder={tmp_path}", *QUIET, *options, "--decoder.lm_order=3"])
+
+
+def test_a_model_of_words_mends_them(mls_folder, tmp_path):
+    """An oracle that knows which words there are, of the test too, gets more of them right."""
+    options = (f"--data_folder={mls_folder}", *LOGMEL, *LINEAR, *SHORT, "--steps=40")
+    lines = [
+        line for split in ("dev", "test") for line in (mls_folder / split / "transcripts.txt").open(encoding="utf-8")
+    ]
+    words = sorted({word for line in lines for word in line.split("\t")[1].split()})
+    grams = [f"{-math.log10(len(words) + 1):.4f}\t{word}" for word in [*words, "</s>"]] + ["-5\t<unk>"]
+    arpa = tmp_path / "words.arpa"
+    arpa.write_text(
+        "\n".join(["\\data\\", f"ngram 1={len(grams)}", "", "\\1-grams:", *grams, "", "\\end\\"]), encoding="utf-8"
+    )
+    beam = ("--decoder.beam=24", "--decoder.word_weight=2")
+    plain, counted, known = (
+        train(RECIPE, tmp_path / "run", *options, *given, hparams="mls.yaml")["metric"]["value"]
+        for given in ((), (*beam, "--language_model=2"), (*beam, f"--language_model={arpa}"))
+    )
+    assert known < plain - 0.15 and counted != plain, (plain, counted, known)
+    attends = ("--search={beam: 2}", "--decoder.beam=4")
+    with pytest.raises(ConfigError, match="the head attends: expected 1; its beam is search.beam"):
+        load(RECIPE).main(["hparams/mls.yaml", f"--output_folder={tmp_path / 'run'}", *QUIET, *options, *attends])
 
 
 def test_common_voice_in_pieces_keeps_what_it_cannot_spell(common_voice_folder, tmp_path):

@@ -3,7 +3,7 @@
     python train.py hparams/tiny.yaml --encoder sm-tiny
     python train.py hparams/tiny.yaml --encoder sm-tiny --untrained True --name untrained               # a control
     python train.py hparams/tiny.yaml --encoder logmel-40-25hz --normalize_layers False --name log-mel  # another
-    python train.py hparams/mls.yaml --encoder hf:LeBenchmark/wav2vec2-FR-7K-large --decoder.beam 16
+    python train.py hparams/mls.yaml --encoder hf:LeBenchmark/wav2vec2-FR-7K-large --decoder.beam 16 --language_model 3
     python train.py hparams/attention.yaml --encoder sm-tiny
 
 The checkpoint with the lowest character error rate of the best path on the validation split is tested, with the decoder
@@ -21,6 +21,7 @@ from speechbrain import Stage
 from speechbrain.utils.logger import get_logger
 
 from lobes.dataio import audio_dataset, read_manifest, take_hours
+from lobes.errors import ConfigError
 from lobes.evaluation import cer, char_errors, wer, word_errors, write_result
 from lobes.probes import Seq2Seq, ctc_greedy, ctc_loss, seq2seq_loss, unseen_characters
 from lobes.training import Brain, costs, on_main, run, start_experiment
@@ -93,11 +94,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts = {split: [row["text"] for row in splits[split].rows] for split in ("train", "valid", "test")}
     tokenizer = hparams["tokenizer"](texts["train"])
     on_main(tokenizer.save, Path(hparams["output_folder"]) / "tokenizer.json")
-    decoder = hparams["decoder"](len(tokenizer), [tokenizer.encode(text) for text in texts["train"]])
+    decoder = hparams["decoder"](tokenizer, texts["train"])
     unseen = {split: sum(unseen_characters(tokenizer, texts[split]).values()) for split in ("valid", "test")}
     logger.info(f"{len(tokenizer)} tokens; characters that no training text has: {unseen}")
 
     attends = hparams["search"] is not None
+    if attends and decoder.beam > 1:
+        raise ConfigError(f"decoder.beam is {decoder.beam}, and the head attends: expected 1; its beam is search.beam")
     keys, labels = ["id", "sig", "group", "text", "tokens"], {"tokens": ("text", tokenizer.encode)}
     if attends and hparams["ctc_weight"]:
         keys, labels = [*keys, "source_tokens"], {**labels, "source_tokens": labels["tokens"]}
