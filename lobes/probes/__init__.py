@@ -25,7 +25,7 @@ from lobes.probes.regression import BiLSTMRater, GRURater, LinearRater, ccc_loss
 from lobes.probes.sentencepiece_tokenizer import SentencePieceTokenizer
 from lobes.probes.seq2seq import AttentionHead, Seq2Seq, Seq2SeqOutput, attention_loss, seq2seq_loss
 from lobes.probes.speakers import ECAPA, XVector
-from lobes.probes.tagged import SlotClasses, TagCTC, TaggedTokenizer
+from lobes.probes.tagged import SlotClasses, TagCTC, TaggedTokenizer, TagSeq2Seq
 from lobes.probes.tokenizer import CharTokenizer, unseen_characters
 from lobes.probes.transformer_decoder import TransformerDecoder
 from lobes.probes.trees import TreeLabels, greedy_heads, maximum_spanning_tree
@@ -68,6 +68,7 @@ __all__ = [
     "SlotClasses",
     "SpeechParser",
     "TagCTC",
+    "TagSeq2Seq",
     "TaggedTokenizer",
     "TokenLM",
     "TransformerDecoder",
