@@ -26,7 +26,7 @@ from lobes.probes.sentencepiece_tokenizer import SentencePieceTokenizer
 from lobes.probes.seq2seq import AttentionHead, Seq2Seq, Seq2SeqOutput, attention_loss, seq2seq_loss
 from lobes.probes.speakers import ECAPA, XVector
 from lobes.probes.tagged import SlotClasses, TagCTC, TaggedTokenizer, TagSeq2Seq
-from lobes.probes.tokenizer import CharTokenizer, unseen_characters
+from lobes.probes.tokenizer import CharTokenizer, UnitTokenizer, unseen_characters
 from lobes.probes.transformer_decoder import TransformerDecoder
 from lobes.probes.trees import TreeLabels, greedy_heads, maximum_spanning_tree
 from lobes.probes.word_lm import ArpaLM, CountedWordLM, WordFusion, WordLM, Words, word_lm
@@ -73,6 +73,7 @@ __all__ = [
     "TokenLM",
     "TransformerDecoder",
     "TreeLabels",
+    "UnitTokenizer",
     "WeightedLayerSum",
     "WordFusion",
     "WordLM",

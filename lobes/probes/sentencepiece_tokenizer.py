@@ -113,6 +113,11 @@ class SentencePieceTokenizer:
         """Return the size V of the vocabulary, blank and `<unk>` included: the head's number of outputs."""
         return self._pieces.get_piece_size() + 1
 
+    @staticmethod
+    def symbols(text: str) -> list[str]:
+        """Return the characters of a text, which `alphabet` has or not."""
+        return list(_clean(text))
+
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text.
 

@@ -13,7 +13,7 @@ from sounds import tones
 from lobes.dataio import read_manifest
 from lobes.errors import ConfigError
 from lobes.evaluation import char_errors, wer, word_errors
-from lobes.probes import CharTokenizer, SentencePieceTokenizer
+from lobes.probes import CharTokenizer, SentencePieceTokenizer, UnitTokenizer
 
 RECIPE = "LeBenchmark/ASR"
 LOGMEL = ("--encoder=logmel-40-25hz", "--normalize_layers=False", "--features=memory")
@@ -128,11 +128,53 @@ def test_common_voice_in_pieces_keeps_what_it_cannot_spell(common_voice_folder, 
     assert result["metric"]["name"] == "wer" and result["metric"]["n_items"] == 8
     records = {record["id"]: record for record in result["records"]}
     assert records["test0"]["length"] == 1 and records["test0"]["errors"] >= 1
-    assert "4 characters of the test texts are in no training text" in result["notes"]
+    assert "4 symbols of the test texts are in no training text" in result["notes"]
     tokenizer = SentencePieceTokenizer.load(tmp_path / "tokenizer.json")
     assert 1 in tokenizer.encode("żółć") and len(tokenizer) <= 14
     # A piece is several tones, of which a frame hears one: harder than letters. Nothing written would be 1.
     assert result["other_metrics"]["valid_cer"] < 0.75, result["other_metrics"]
+
+
+PHONES = {"AH0": 0, "S": 3, "T": 6, "IY1": 9}
+LEXICON = {"SEE": "S IY1", "TEA": "T IY1", "US": "AH0 S", "EAST": "IY1 S T", "A": "AH0"}
+
+
+@pytest.fixture(scope="module")
+def openslr(tmp_path_factory):
+    """LibriSpeech/<subset>/<speaker>/<chapter>/ in words of the lexicon, a tone a phone; and the lexicon beside it."""
+    noise, root = np.random.default_rng(3), tmp_path_factory.mktemp("phones")
+    for subset, speakers in {"train-clean-100": (19, 26), "dev-clean": (84,), "test-clean": (61, 121)}.items():
+        for speaker in speakers:
+            chapter = root / "LibriSpeech" / subset / str(speaker) / "9"
+            chapter.mkdir(parents=True)
+            lines = []
+            for number in range(16 if subset.startswith("train") else 5):
+                words = noise.choice(list(LEXICON), noise.integers(2, 5)).tolist()
+                phones = " ".join(LEXICON[word] for word in words).split()
+                sound = [part for p in phones for part in (tones(PHONES[p], 0.12, noise, 16000), np.zeros(640))]
+                soundfile.write(chapter / f"{speaker}-9-{number:04d}.flac", np.concatenate(sound), 16000)
+                lines.append(f"{speaker}-9-{number:04d} {' '.join(words)}")
+            (chapter / f"{speaker}-9.trans.txt").write_text("\n".join(lines) + "\n")
+    others = ["A\tEY1", "NEVER  N EH1 V ER0"]  # a second pronunciation, and a word that nobody says
+    lines = [f"{word}\t{phones}" for word, phones in LEXICON.items()] + others
+    (root / "lexicon.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_phones_of_a_lexicon_are_recognised(openslr, tmp_path):
+    options = (f"--data_folder={openslr}", *LOGMEL, LINEAR[2], *SHORT, "--steps=80", "--head.projection=32")
+    given = (f"--lexicon={openslr / 'lexicon.txt'}", "--opt_class.lr=0.02")
+    result = train(RECIPE, tmp_path, *options, *given, hparams="phones.yaml")
+    metric = result["metric"]
+    assert metric["name"] == "per" and (metric["n_items"], metric["n_groups"]) == (10, 2)
+    assert metric["value"] < 0.3, f"{metric['value']}; nothing written would be 1"
+    assert result["other_metrics"].keys() == {"valid", "valid_per"}
+    rows = {row["id"]: row for row in read_manifest(tmp_path / "manifests" / "test.csv").rows}
+    for record in result["records"]:
+        said = " ".join(LEXICON[word] for word in rows[record["id"]]["text"].split())
+        assert rows[record["id"]]["phones"] == said and record["length"] == len(said.split())
+        assert set(record["hypothesis"].split()) <= set(PHONES)
+    assert UnitTokenizer.load(tmp_path / "tokenizer.json").alphabet == sorted(PHONES)
 
 
 @pytest.mark.slow

@@ -42,13 +42,20 @@ def pretrains(path: Path) -> bool:
 
 def given(path: Path) -> HparamsFile:
     """The file, with something in the place of what a user must give."""
-    texts = "".join(file.read_text(encoding="utf-8") for file in path.parent.glob("*.yaml"))
+    texts = "".join(file.read_text(encoding="utf-8") for file in chain(path))
     overrides = dict.fromkeys(re.findall(r"^(\w+): !PLACEHOLDER", texts, re.MULTILINE), "given")
     if "hparams/downstream/" in texts:
         overrides["encoder"] = "given"  # its placeholder is in the shared file
     if "\nteacher:" in path.read_text(encoding="utf-8"):
         overrides["teacher"] = "sm-tiny"  # in place of the run before
     return HparamsFile(path, overrides)
+
+
+def chain(path: Path) -> list[Path]:
+    """The file, and those of its recipe that it is a delta of."""
+    base = re.search(r"^base: (\S+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    other = (path.parent / base[1]).resolve() if base else path
+    return [path, *chain(other)] if other.parent == path.parent.resolve() and other != path else [path]
 
 
 def name_of(path: Path) -> str:
