@@ -135,6 +135,47 @@ def test_common_voice_in_pieces_keeps_what_it_cannot_spell(common_voice_folder, 
     assert result["other_metrics"]["valid_cer"] < 0.75, result["other_metrics"]
 
 
+@pytest.fixture
+def etape_folder(tmp_path):
+    """{train,dev,test}/trs/<show>.trs and wav/<show>.wav, of several utterances; in the test two speak at once."""
+    noise, root = np.random.default_rng(2), tmp_path / "ETAPE"
+    for split, shows in {"train": 5, "dev": 1, "test": 2}.items():
+        for number in range(shows):
+            turns, sounds, time = [], [], 0.0
+            for _ in range(8):
+                text, sound = say(noise, 3)
+                stop = time + len(sound) / 16000
+                turns.append((time, stop, text))
+                sounds, time = [*sounds, sound], stop
+            lines = [
+                f'<Turn speaker="spk1" startTime="{start}" endTime="{stop}"><Sync time="{start}"/>\n{text}\n</Turn>'
+                for start, stop, text in turns
+            ]
+            if split == "test":
+                both = 'speaker="spk1 spk2"'
+                lines[0] = lines[0].replace('speaker="spk1"', both).replace("</Turn>", '<Who nb="2"/>\noui\n</Turn>')
+            for kind in ("trs", "wav"):
+                (root / split / kind).mkdir(parents=True, exist_ok=True)
+            text = f'<Section type="report" startTime="0" endTime="{time}">{"".join(lines)}</Section>'
+            path = root / split / "trs" / f"{split}{number}.trs"
+            head = (
+                '<?xml version="1.0" encoding="ISO-8859-1"?>\n<!DOCTYPE Trans SYSTEM "trans-14.dtd">\n<Trans><Episode>'
+            )
+            path.write_text(f"{head}{text}</Episode></Trans>", encoding="ISO-8859-1")
+            soundfile.write(root / split / "wav" / f"{split}{number}.wav", np.concatenate(sounds), 16000)
+    return root
+
+
+def test_etape_is_tested_where_two_speak_at_once_too(etape_folder, tmp_path):
+    options = (f"--data_folder={etape_folder}", *LOGMEL, *LINEAR, *SHORT, "--steps=150", "--metric=cer")
+    result = train(RECIPE, tmp_path / "run", *options, hparams="etape.yaml")
+    metric = result["metric"]
+    assert (metric["n_items"], metric["n_groups"]) == (16, 2) and metric["value"] < 0.5, metric
+    rows = {row["id"]: row for row in read_manifest(tmp_path / "run" / "manifests" / "test.csv").rows}
+    both = [row for row in rows.values() if row["voices"] == "2"]
+    assert len(both) == 2 and all(row["text"].endswith(" oui") for row in both)
+
+
 PHONES = {"AH0": 0, "S": 3, "T": 6, "IY1": 9}
 LEXICON = {"SEE": "S IY1", "TEA": "T IY1", "US": "AH0 S", "EAST": "IY1 S T", "A": "AH0"}
 
