@@ -45,6 +45,7 @@ from lobes.evaluation.metrics import (
     eer,
     masked_accuracy,
     mean_metric,
+    per,
     r2,
     ratio_metric,
     uar,
@@ -53,6 +54,7 @@ from lobes.evaluation.metrics import (
 from lobes.evaluation.parsing import align_edits, align_order, align_spans, las, parse_counts, parse_records, uas, upos
 from lobes.evaluation.plots import inline_svg, layer_weights_figure, loss_figure, results_figure, save_figure
 from lobes.evaluation.psds import PSDS, psds
+from lobes.evaluation.recognition import recognition_rates
 from lobes.evaluation.records import char_errors, edit_counts, label_records, trial_records, word_errors
 from lobes.evaluation.report import write_report
 from lobes.evaluation.results import append_row, read_result, read_rows, result_row, write_result
@@ -169,6 +171,7 @@ __all__ = [
     "paired_bootstrap",
     "parse_counts",
     "parse_records",
+    "per",
     "precision_recall",
     "precision_recall_figure",
     "psds",
@@ -176,6 +179,7 @@ __all__ = [
     "ratio_metric",
     "read_result",
     "read_rows",
+    "recognition_rates",
     "result_row",
     "results_figure",
     "s_norm",

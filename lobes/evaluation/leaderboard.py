@@ -251,7 +251,7 @@ def _pairs(members: Sequence[Entry], metric: Metric) -> list[Row]:
         # The field's own tests know nothing of seeds, nor of groups.
         alone = (*a.values(), *b.values()) if len(a) == len(b) == 1 else None
         row["mcnemar"] = mcnemar(alone[0], alone[1], metric) if alone and metric.name in RIGHT_OR_WRONG else None
-        row["mapsswe"] = mapsswe(*alone).p_value if alone and metric.name in ("wer", "cer") else None
+        row["mapsswe"] = mapsswe(*alone).p_value if alone and metric.name in ("wer", "cer", "per") else None
         rows.append(row)
     for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = adjusted

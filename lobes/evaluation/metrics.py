@@ -176,6 +176,8 @@ def _auc(table: Table, weights: NDArray[Any]) -> NDArray[Any]:
 wer = ratio_metric("wer", "errors", "length", bounds=(0.0, np.inf))
 #: Character error rate: Σ edits / Σ reference characters over the corpus; reads `char_errors`.
 cer = ratio_metric("cer", "errors", "length", bounds=(0.0, np.inf))
+#: Phone error rate: Σ edits / Σ reference phones over the corpus; reads `word_errors` of phones with spaces between.
+per = ratio_metric("per", "errors", "length", bounds=(0.0, np.inf))
 #: Share of items whose prediction equals their target; reads `label_records`.
 accuracy = Metric("accuracy", ["target", "prediction"], _accuracy, bounds=(0.0, 1.0), higher_is_better=True)
 #: Unweighted average recall: the mean over classes of each class's recall (Schuller et al., Interspeech 2009), over
@@ -205,6 +207,6 @@ AGREEMENT_METRICS = frozenset({"ccc", "ccc_per_file"})
 TRANSLATION_METRICS = frozenset({"bleu", "chrf"})
 _RATES = EVENT_METRICS | PARSING_METRICS | SLOT_METRICS | TRANSLATION_METRICS
 #: Metrics that tables and plots show in percent.
-PERCENT = frozenset({"wer", "cer", "accuracy", "uar", "eer", "auc"}) | _RATES | CONCEPT_METRICS
+PERCENT = frozenset({"wer", "cer", "per", "accuracy", "uar", "eer", "auc"}) | _RATES | CONCEPT_METRICS
 #: Those in which more is better, by name: what tables and plots know of a metric read back from a file.
 HIGHER_IS_BETTER = frozenset({"accuracy", "uar", "auc", "r2"}) | _RATES | AGREEMENT_METRICS

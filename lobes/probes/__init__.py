@@ -25,14 +25,16 @@ from lobes.probes.regression import BiLSTMRater, GRURater, LinearRater, ccc_loss
 from lobes.probes.sentencepiece_tokenizer import SentencePieceTokenizer
 from lobes.probes.seq2seq import AttentionHead, Seq2Seq, Seq2SeqOutput, attention_loss, seq2seq_loss
 from lobes.probes.speakers import ECAPA, XVector
-from lobes.probes.tagged import SlotClasses, TagCTC, TaggedTokenizer
-from lobes.probes.tokenizer import CharTokenizer, unseen_characters
+from lobes.probes.tagged import SlotClasses, TagCTC, TaggedTokenizer, TagSeq2Seq
+from lobes.probes.tokenizer import CharTokenizer, UnitTokenizer, unseen_characters
 from lobes.probes.transformer_decoder import TransformerDecoder
 from lobes.probes.trees import TreeLabels, greedy_heads, maximum_spanning_tree
+from lobes.probes.word_lm import ArpaLM, CountedWordLM, WordFusion, WordLM, Words, word_lm
 
 __all__ = [
     "AAMSoftmax",
     "AMSoftmax",
+    "ArpaLM",
     "AttentionHead",
     "AttentiveHead",
     "AttentivePool",
@@ -41,6 +43,7 @@ __all__ = [
     "CTCDecoder",
     "CTCLoss",
     "CharTokenizer",
+    "CountedWordLM",
     "Decision",
     "Downstream",
     "ECAPA",
@@ -65,12 +68,17 @@ __all__ = [
     "SlotClasses",
     "SpeechParser",
     "TagCTC",
+    "TagSeq2Seq",
     "TaggedTokenizer",
     "TokenLM",
     "TransformerDecoder",
     "TreeLabels",
+    "UnitTokenizer",
     "WeightedLayerSum",
+    "WordFusion",
+    "WordLM",
     "WordParser",
+    "Words",
     "XVector",
     "attention_loss",
     "beam_search",
@@ -96,5 +104,6 @@ __all__ = [
     "seq2seq_loss",
     "training_free",
     "unseen_characters",
+    "word_lm",
     "word_segments",
 ]

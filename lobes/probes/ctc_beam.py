@@ -1,8 +1,10 @@
-"""Prefix beam search for CTC, with an n-gram model of tokens if there is one."""
+"""Prefix beam search for CTC, with an n-gram model of tokens, of words, or of both."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from lobes.errors import ConfigError
 from lobes.probes.ctc import ctc_greedy
+from lobes.probes.word_lm import WordFusion, Words, word_lm
 from lobes.selection import NGramModel, Units
 
 _NONE = -np.inf
@@ -61,10 +64,10 @@ class CTCDecoder:
 
     Parameters
     ----------
-    n_tokens : int
-        V, blank included.
-    training : sequence of lists of int
-        Tokens of the training texts, for the language model.
+    tokenizer : CharTokenizer, SentencePieceTokenizer or the like
+        Has V tokens, blank included, and says what each writes.
+    texts : sequence of str
+        Of the training split, for the language models.
     beam : int
         Prefixes that are kept; 1 takes the best path (`ctc_greedy`).
     lm_order : int, optional
@@ -73,6 +76,10 @@ class CTCDecoder:
         By which its log probabilities are multiplied; choose it on the validation split.
     token_bonus : float
         Added for each token, nats, against the model's liking for short texts.
+    language_model : int, str or Path, optional
+        Of words: N of an n-gram model of the texts, or an ARPA file (`lobes.probes.word_lm`); None for no model.
+    word_weight, word_bonus : float
+        The same of it, for each word.
 
     Raises
     ------
@@ -81,32 +88,41 @@ class CTCDecoder:
 
     Example
     -------
-    >>> decoder = CTCDecoder(3, [[1, 2]], beam=4, lm_order=2)
+    >>> from lobes.probes import CharTokenizer
+    >>> decoder = CTCDecoder(CharTokenizer("ab"), ["ab"], beam=4, lm_order=2)
     >>> decoder(torch.tensor([[[0.0, 9.0, 0.0], [9.0, 0.0, 0.0]]]), torch.ones(1, 2, dtype=torch.bool))
     [[1]]
     """
 
     def __init__(
         self,
-        n_tokens: int,
-        training: Sequence[Sequence[int]],
+        tokenizer: Any,
+        texts: Sequence[str],
         beam: int = 1,
         lm_order: int | None = None,
         lm_weight: float = 0.5,
         token_bonus: float = 0.0,
+        language_model: int | str | Path | None = None,
+        word_weight: float = 0.5,
+        word_bonus: float = 0.0,
     ) -> None:
         if beam < 1:
             raise ConfigError(f"decoder.beam is {beam}: expected 1, which takes the best path, or more")
-        if beam == 1 and lm_order is not None:
-            raise ConfigError(f"decoder.beam is 1 and lm_order {lm_order}: a language model needs a beam, such as 16")
+        for name, given in (("lm_order", lm_order), ("language_model", language_model)):
+            if beam == 1 and given is not None:
+                raise ConfigError(f"decoder.beam is 1 and {name} {given}: a language model needs a beam, such as 16")
         self.beam, self.lm_weight, self.token_bonus = beam, lm_weight, token_bonus
-        self.language_model = None if lm_order is None else TokenLM(training, n_tokens, lm_order)
+        self.tokens = self.words = None
+        if lm_order is not None:
+            self.tokens = TokenLM([tokenizer.encode(text) for text in texts], len(tokenizer), lm_order)
+        if language_model is not None:
+            self.words = WordFusion(word_lm(language_model, texts), tokenizer.surfaces(), word_weight, word_bonus)
 
     def __call__(self, logits: Tensor, valid: Tensor) -> list[list[int]]:
         """Return the tokens of each utterance; logits (B, T, V) are not read where `valid` (B, T) is False."""
         if self.beam == 1:
             return ctc_greedy(logits, valid)
-        return ctc_beam(logits, valid, self.beam, self.language_model, self.lm_weight, self.token_bonus)
+        return ctc_beam(logits, valid, self.beam, self.tokens, self.lm_weight, self.token_bonus, words=self.words)
 
 
 @torch.no_grad()
@@ -118,11 +134,13 @@ def ctc_beam(
     lm_weight: float = 0.5,
     token_bonus: float = 0.0,
     blank: int = 0,
+    words: WordFusion | None = None,
 ) -> list[list[int]]:
     """Return the labelling of each utterance that prefix beam search finds (Graves et al. 2006; Hannun et al. 2014).
 
     A labelling y is scored by `log p(y | frames) + lm_weight · log p_LM(y, end) + token_bonus · |y|`, where the first
     sums over all alignments of y whose prefixes the beam has kept: over all of them where the beam holds every prefix.
+    With `words` it gains what `WordFusion` gives its words too, each where it ends.
 
     Parameters
     ----------
@@ -138,6 +156,8 @@ def ctc_beam(
         As for `CTCDecoder`.
     blank : int
         Index of the blank; 0 where there is a language model.
+    words : WordFusion, optional
+        A language model of words, its weight and bonus.
 
     Example
     -------
@@ -149,28 +169,36 @@ def ctc_beam(
     found = []
     for row, real in zip(logits, valid, strict=True):
         log_probs = row[real].double().log_softmax(-1).cpu().numpy()
-        found.append(_search(log_probs, _Prefixes(language_model, lm_weight, token_bonus, row.shape[-1]), beam, blank))
+        tree = _Prefixes(language_model, lm_weight, token_bonus, row.shape[-1], words)
+        found.append(_search(log_probs, tree, beam, blank))
     return found
 
 
 class _Prefixes:
-    """A tree of prefixes, each with its last token, its parent and what it has gained from model and bonus."""
+    """A tree of prefixes, each with its last token, its parent and what it has gained from models and bonuses."""
 
-    def __init__(self, model: TokenLM | None, weight: float, bonus: float, n_tokens: int) -> None:
-        self.model, self.weight, self.bonus = model, weight, bonus
-        self.parent, self.last, self.gain = [-1], [-1], [0.0]
+    def __init__(
+        self, model: TokenLM | None, weight: float, bonus: float, n_tokens: int, words: WordFusion | None
+    ) -> None:
+        self.model, self.weight, self.bonus, self.words = model, weight, bonus, words
+        self.parent, self.last, self.gain, self.state = [-1], [-1], [0.0], [Words()]
         self.child: dict[tuple[int, int], int] = {}
         self._flat = np.full(n_tokens, bonus)
         self._gains: dict[int, NDArray[np.float64]] = {}
 
     def gains(self, node: int) -> NDArray[np.float64]:
         """What each token would add to a prefix, (V,)."""
-        if self.model is None:
+        if self.model is None and self.words is None:
             return self._flat
         if node not in self._gains:
-            following = self.model.next(self.tokens(node))[0].copy()
-            following[0] = 0.0  # the blank never grows a prefix; -inf times a weight of 0 would be no number
-            self._gains[node] = self.weight * following + self.bonus
+            gains = self._flat
+            if self.model is not None:
+                following = self.model.next(self.tokens(node))[0].copy()
+                following[0] = 0.0  # the blank never grows a prefix; -inf times a weight of 0 would be no number
+                gains = gains + self.weight * following
+            if self.words is not None:
+                gains = gains + self.words.gains(self.state[node])
+            self._gains[node] = gains
         return self._gains[node]
 
     def grow(self, node: int, token: int) -> int:
@@ -180,6 +208,7 @@ class _Prefixes:
             self.gain.append(self.gain[node] + float(self.gains(node)[token]))
             self.parent.append(node)
             self.last.append(token)
+            self.state.append(self.words.grow(self.state[node], token) if self.words else Words())
         return self.child[node, token]
 
     def tokens(self, node: int) -> list[int]:
@@ -193,7 +222,7 @@ class _Prefixes:
     def total(self, node: int) -> float:
         """What the prefix has gained if the text ends here."""
         end = self.weight * self.model.next(self.tokens(node))[1] if self.model else 0.0
-        return self.gain[node] + end
+        return self.gain[node] + end + (self.words.end(self.state[node]) if self.words else 0.0)
 
 
 def _search(log_probs: NDArray[np.float64], tree: _Prefixes, width: int, blank: int) -> list[int]:

@@ -84,7 +84,7 @@ class AttentiveHead(nn.Module):
 
 
 class FrameLinear(nn.Module):
-    """Each frame standardised (`FrameNorm`), then one linear layer: for frame labels or CTC.
+    """Each frame standardised (`FrameNorm`), then a linear layer: for frame labels or CTC.
 
     Parameters
     ----------
@@ -94,6 +94,8 @@ class FrameLinear(nn.Module):
         Number of classes; for CTC the vocabulary V, blank included.
     dropout : float
         On the frames.
+    projection : int, optional
+        Width of a linear layer before it, as SUPERB has it for phones (256); none by default.
 
     Example
     -------
@@ -102,16 +104,17 @@ class FrameLinear(nn.Module):
     torch.Size([2, 5, 30])
     """
 
-    def __init__(self, dim: int, n_outputs: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, n_outputs: int, dropout: float = 0.0, projection: int | None = None) -> None:
         super().__init__()
         self.dim = dim
         self.norm = FrameNorm(dim)
         self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(dim, n_outputs)
+        self.projection = nn.Linear(dim, projection) if projection else nn.Identity()
+        self.output = nn.Linear(projection or dim, n_outputs)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Return logits (B, T, outputs) from frames (B, T, D) and mask (B, T)."""
-        return self.output(self.dropout(self.norm(x, valid))).masked_fill(~valid.unsqueeze(-1), 0.0)
+        return self.output(self.projection(self.dropout(self.norm(x, valid)))).masked_fill(~valid.unsqueeze(-1), 0.0)
 
 
 class BiLSTMHead(nn.Module):

@@ -113,6 +113,11 @@ class SentencePieceTokenizer:
         """Return the size V of the vocabulary, blank and `<unk>` included: the head's number of outputs."""
         return self._pieces.get_piece_size() + 1
 
+    @staticmethod
+    def symbols(text: str) -> list[str]:
+        """Return the characters of a text, which `alphabet` has or not."""
+        return list(_clean(text))
+
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text.
 
@@ -146,6 +151,11 @@ class SentencePieceTokenizer:
             if token != self.blank:
                 pieces.append(int(token) - 1)
         return self._pieces.decode(pieces)
+
+    def surfaces(self) -> list[str]:
+        """Return what each token writes, (V,): a piece that begins a word has a space first; the blank is empty."""
+        pieces = [self._pieces.id_to_piece(piece).replace("\u2581", " ") for piece in range(1, len(self) - 1)]
+        return ["", "\ufffd", *pieces]
 
     def save(self, path: str | Path) -> Path:
         """Write the tokenizer as JSON, atomically; return the path."""

@@ -1,29 +1,59 @@
-"""How a meaning becomes a target, and a head's output a meaning: CTC over tagged characters, or a class for each slot.
+"""How a meaning becomes a target, and a head's output a meaning: tagged characters by CTC or attention, or classes.
 
-Both are built of the tagged texts of the training split (see `lobes.dataio.tagged`) and have the same five members, by
-which a recipe needs not know which it uses: `len` (outputs of the head), `encode` (tagged text to numbers), `loss`,
-`decode` (to tagged texts, which `lobes.dataio.tagged.read_tagged` reads) and `unseen`. A sequence-to-sequence decoder
-that has them takes the same place.
+All are built of the tagged texts of the training split (see `lobes.dataio.tagged`) and have the same six members, by
+which a recipe needs not know which it uses: `len` (outputs of the head), `encode` (tagged text to numbers), `model`
+(puts the head on the encoder), `loss` and `decode` (to tagged texts, which `lobes.dataio.tagged.read_tagged` reads),
+both of what the model gives, and `unseen`.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lobes.dataio.tagged import CLOSE, is_concept, is_intent, read_tagged, unseen_labels, write_tagged
-from lobes.errors import DataError
+from lobes.errors import ConfigError, DataError
 from lobes.probes.ctc import ctc_greedy, ctc_loss
+from lobes.probes.downstream import Downstream
+from lobes.probes.seq2seq import AttentionHead, Seq2Seq, Seq2SeqOutput, seq2seq_loss
 from lobes.probes.tokenizer import CharTokenizer
 
 #: Marks stand for themselves as characters of Unicode's private use area, from here to the last.
 _FIRST_MARK, _UNKNOWN_MARK = 0xE000, 0xF8FF
 _IGNORED = -100
+#: Puts a head, a constructor of (dim, n_outputs), on the encoder.
+Build = Callable[[Callable[..., Any]], Downstream]
+
+
+def _attends(head: Callable[..., Any]) -> bool:
+    made = head.func if isinstance(head, partial) else head
+    return isinstance(made, type) and issubclass(made, AttentionHead)
+
+
+class _OnFrames:
+    """A coding whose head gives logits."""
+
+    def model(self, build: Build, head: Callable[..., Any]) -> Downstream:
+        """Return the head on the encoder.
+
+        Raises
+        ------
+        ConfigError
+            The head writes by itself.
+        """
+        if _attends(head):
+            raise ConfigError(
+                f"coding is {type(self).__name__}, and the head attends: expected lobes.probes.TagSeq2Seq with it"
+            )
+        return build(head)
 
 
 class TaggedTokenizer:
@@ -86,7 +116,7 @@ class TaggedTokenizer:
         return "".join(packed)
 
 
-class TagCTC:
+class TagCTC(_OnFrames):
     """CTC over a `TaggedTokenizer`, decoded greedily: for transcripts in which concepts are marked where they are said.
 
     The head gives (B, T, `len`), such as `BiLSTMHead`.
@@ -119,7 +149,89 @@ class TagCTC:
         return unseen_labels(self.texts, texts)
 
 
-class SlotClasses:
+class TagSeq2Seq:
+    """Tagged texts of a `TaggedTokenizer` written by an `AttentionHead`, found by beam search; in training, with CTC.
+
+    For transcripts in which concepts are marked, and, since attention needs no order of speech, for those without.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        Tagged texts of the training split.
+    label_smoothing, ctc_weight : float
+        Of the loss in training (`seq2seq_loss`); the share of CTC on the frames, over the same tokens, is from 0 to 1.
+    beam, length_power, max_tokens, tokens_per_frame
+        As for `AttentionHead.search`, on the validation split too.
+
+    Raises
+    ------
+    ConfigError
+        `ctc_weight` is out of range.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        label_smoothing: float = 0.1,
+        ctc_weight: float = 0.3,
+        beam: int = 5,
+        length_power: float = 1.0,
+        max_tokens: int = 400,
+        tokens_per_frame: float | None = 1.0,
+    ) -> None:
+        if not 0 <= ctc_weight <= 1:
+            raise ConfigError(f"coding.ctc_weight is {ctc_weight}: expected a share from 0 to 1")
+        self.texts = list(texts)
+        self.tokenizer = TaggedTokenizer(texts)
+        self.encode = self.tokenizer.encode
+        self.label_smoothing, self.ctc_weight = label_smoothing, ctc_weight
+        self.options: dict[str, Any] = {"beam": beam, "length_power": length_power, "max_tokens": max_tokens}
+        self.options["tokens_per_frame"] = tokens_per_frame
+        self._head: AttentionHead | None = None
+
+    def __len__(self) -> int:
+        """Return the number of outputs."""
+        return len(self.tokenizer)
+
+    @property
+    def head(self) -> AttentionHead:
+        """What writes, once there is a `model`."""
+        assert self._head is not None, "model comes first"
+        return self._head
+
+    def model(self, build: Build, head: Callable[..., Any]) -> Seq2Seq:
+        """Return the head on the encoder; it reads the tokens of a batch, and is kept for the search.
+
+        Raises
+        ------
+        ConfigError
+            The head does not write.
+        """
+        if not _attends(head):
+            raise ConfigError(f"coding is TagSeq2Seq, head {head}: expected lobes.probes.AttentionHead, which writes")
+        model = Seq2Seq(build(partial(head, n_source=len(self) if self.ctc_weight else 0)))
+        self._head = model.head
+        return model
+
+    def loss(
+        self, memory: Tensor, valid: Tensor, logits: Tensor, ctc_logits: Tensor | None, tokens: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss, nats per token, and the number of tokens in it; out of training attention's alone."""
+        output, batch = Seq2SeqOutput(memory, valid, logits, ctc_logits), (tokens, lengths)
+        training = self.head.training
+        smoothing, share = (self.label_smoothing, self.ctc_weight) if training else (0.0, 0.0)
+        return seq2seq_loss(output, SimpleNamespace(tokens=batch, source_tokens=batch), self.head.end, smoothing, share)
+
+    def decode(self, memory: Tensor, valid: Tensor, logits: Tensor, ctc_logits: Tensor | None) -> list[str]:
+        """Return the tagged text that the search finds for each utterance; the reference's tokens have no say."""
+        return [self.tokenizer.decode(found.tokens) for found in self.head.search(memory, valid, **self.options)]
+
+    def unseen(self, texts: Iterable[str]) -> Counter[str]:
+        """Count the intents and concepts that cannot be written, since training has none of them."""
+        return unseen_labels(self.texts, texts)
+
+
+class SlotClasses(_OnFrames):
     """A choice for each slot, among the values that training has and none, and one for the intent.
 
     For meanings without a transcript, whose order is not that of speech, and whose values are few. The head gives

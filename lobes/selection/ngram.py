@@ -94,19 +94,41 @@ class NGramModel:
         >>> np.exp(model.next_log_probability([0])).round(3).tolist()
         [0.125, 0.792, 0.083]
         """
+        return np.log(self._after(history, np.arange(self.n_units + 1)))
+
+    def log_probability_after(self, history: Sequence[int], unit: int) -> float:
+        """Log probability of one unit, or of the end (V), after the units of an utterance so far, nats.
+
+        Raises
+        ------
+        ConfigError
+            A unit is none of those that there can be.
+
+        Example
+        -------
+        >>> model = NGramModel(Units.of([[0, 1, 0, 1]]), n_units=2, order=2)
+        >>> round(float(np.exp(model.log_probability_after([0], 1))), 3)
+        0.792
+        """
+        if not 0 <= unit <= self.n_units:
+            raise ConfigError(f"n-gram model: unit {unit}; expected 0 to {self.n_units}, which is the end")
+        return float(np.log(self._after(history, np.array([unit]))[0]))
+
+    def _after(self, history: Sequence[int], units: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Probability of each of some units after a history."""
         if any(not 0 <= unit < self.n_units for unit in history):
             raise ConfigError(f"n-gram model: history {list(history)}; expected units from 0 to {self.n_units - 1}")
         context = [self._base - 1] * (self.order - 1) + [int(unit) for unit in history]
-        probability = np.full(self.n_units + 1, 1.0 / (self.n_units + 1))
+        probability = np.full(len(units), 1.0 / (self.n_units + 1))
         for n, level in enumerate(self._levels, start=1):
             code = 0
             for unit in context[len(context) - n + 1 :]:
                 code = code * self._base + unit
             seen, different = (float(column[0]) for column in level.histories.find(np.array([code])))
             if seen + different > 0:
-                count = level.ngrams.find(code * self._base + np.arange(self.n_units + 1))[0]
+                count = level.ngrams.find(code * self._base + units)[0]
                 probability = (count + different * probability) / (seen + different)
-        return np.log(probability)
+        return probability
 
     def _score(self, units: Units) -> NDArray[np.float64]:
         predicted, rows = self._predicted(units)

@@ -220,6 +220,49 @@ def test_librispeech_names_the_subsets_that_there_are(librispeech, tmp_path):
         prepare_librispeech(librispeech, tmp_path / "save", train=["dev-clean"])
 
 
+def test_librispeech_has_phones_where_there_is_a_lexicon(librispeech, tmp_path):
+    numbers = [f"{number}  N AH{number % 3}" for number in (84, 174, *range(101, 110))]
+    first, second = tmp_path / "lexicon.txt", tmp_path / "more.txt"
+    first.write_text("\n".join(["HELLO\tHH AH0 L OW1", "HELLO HH EH0 L OW1", "From\tF R AH1 M", *numbers, ""]))
+    with pytest.raises(DataError, match=r"has not 1 words of utterances to validate and test on: 61 \(3\); add their"):
+        prepare_librispeech(librispeech, tmp_path / "save", lexicon=first)
+    second.write_text("61 S IH1\nHELLO(2) X\n")
+    paths = prepare_librispeech(librispeech, tmp_path / "save", lexicon=[first, second])
+    manifests = validate_splits(paths)
+    assert {name: len(m) for name, m in manifests.items()} == {"train": 27, "valid": 6, "test": 3}
+    row = manifests["test"].rows[0]
+    assert (row["text"], row["phones"]) == ("HELLO FROM 61", "HH AH0 L OW1 F R AH1 M S IH1")
+    reason = "has words that the lexicon has not: 100"
+    assert [name for name, why in skipped_of(paths["train"]).items() if why == reason] == [
+        f"train-clean-100/100/123/100-123-000{n}.flac" for n in range(3)
+    ]
+    second.write_text("61 Z IH1\n")
+    again = prepare_librispeech(librispeech, tmp_path / "save", lexicon=[first, second])
+    assert read_manifest(again["test"]).rows[0]["phones"].endswith("M Z IH1"), "made anew for another lexicon"
+
+
+def test_utterances_with_unknown_words_leave_a_test_only_when_asked(librispeech, tmp_path, caplog):
+    lexicon = tmp_path / "lexicon.txt"
+    lexicon.write_text("\n".join(["HELLO X", "FROM Y", *(f"{number} Z" for number in (174, 61, *range(100, 110)))]))
+    asked = prepare_librispeech(librispeech, tmp_path / "save", lexicon=lexicon, missing="leave_out")
+    assert {row["group"] for row in read_manifest(asked["valid"]).rows} == {"174"}
+    assert "has not 1 words of utterances to validate and test on: 84 (3); these utterances are left out" in caplog.text
+    with pytest.raises(ConfigError, match="missing is 'skip': expected one of refuse, leave_out"):
+        prepare_librispeech(librispeech, tmp_path / "save", lexicon=lexicon, missing="skip")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("HELLO\n", "line 1 is 'HELLO'; expected a word and its phones"), ("\n", "has no word that is new")],
+)
+def test_a_lexicon_that_is_none_is_refused(librispeech, tmp_path, text, complaint):
+    (tmp_path / "lexicon.txt").write_text(text)
+    with pytest.raises(DataError, match=complaint):
+        prepare_librispeech(librispeech, tmp_path / "save", lexicon=tmp_path / "lexicon.txt")
+    with pytest.raises(DataError, match="nowhere.txt: cannot be read"):
+        prepare_librispeech(librispeech, tmp_path / "save", lexicon=tmp_path / "nowhere.txt")
+
+
 def test_librispeech_clips_without_transcripts(tmp_path, tone, broken):
     clips = tmp_path / "librispeech_clips"
     for speaker in (533, 367):

@@ -1,4 +1,4 @@
-"""Prefix beam search against brute force over all alignments, with and without a language model."""
+"""Prefix beam search against brute force over all alignments, with and without language models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lobes.errors import ConfigError
-from lobes.probes import CTCDecoder, TokenLM, ctc_beam, ctc_greedy
+from lobes.probes import CharTokenizer, CTCDecoder, TokenLM, ctc_beam, ctc_greedy
 
 
 def labelling(path):
@@ -75,15 +75,15 @@ def test_sharp_frames_give_the_best_path_whatever_the_beam():
     path = torch.tensor([[1, 1, 0, 1, 2, 2, 0, 3]])
     logits = 20 * torch.nn.functional.one_hot(path, 5).float()
     for beam in (1, 2, 16):
-        assert CTCDecoder(5, [], beam=beam)(logits, ones(1, 8)) == [[1, 1, 2, 3]]
+        assert CTCDecoder(CharTokenizer("abcd"), [], beam=beam)(logits, ones(1, 8)) == [[1, 1, 2, 3]]
 
 
 def test_the_language_model_decides_between_what_sounds_alike():
     logits = torch.tensor([[[0.0, 5.0, -5.0, -5.0], [9.0, 0.0, 0.0, 0.0], [-9.0, -9.0, 1.0, 0.9]]])
-    said = [[1, 3]] * 20 + [[2, 2]]
-    assert CTCDecoder(4, said, beam=8)(logits, ones(1, 3)) == [[1, 2]]
-    assert CTCDecoder(4, said, beam=8, lm_order=2)(logits, ones(1, 3)) == [[1, 3]]
-    assert CTCDecoder(4, said, beam=8, lm_order=2, lm_weight=0.0)(logits, ones(1, 3)) == [[1, 2]]
+    tokenizer, said = CharTokenizer("abc"), ["ac"] * 20 + ["bb"]
+    assert CTCDecoder(tokenizer, said, beam=8)(logits, ones(1, 3)) == [[1, 2]]
+    assert CTCDecoder(tokenizer, said, beam=8, lm_order=2)(logits, ones(1, 3)) == [[1, 3]]
+    assert CTCDecoder(tokenizer, said, beam=8, lm_order=2, lm_weight=0.0)(logits, ones(1, 3)) == [[1, 2]]
 
 
 @pytest.mark.parametrize("order", [1, 2, 4])
@@ -105,6 +105,8 @@ def test_token_probabilities_are_those_of_whole_texts(order):
 
 def test_options_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match="needs a beam"):
-        CTCDecoder(4, [[1]], lm_order=2)
+        CTCDecoder(CharTokenizer("a"), ["a"], lm_order=2)
+    with pytest.raises(ConfigError, match="beam is 1 and language_model 3: a language model needs a beam"):
+        CTCDecoder(CharTokenizer("a"), ["a"], language_model=3)
     with pytest.raises(ConfigError, match="decoder.beam is 0"):
-        CTCDecoder(4, [[1]], beam=0)
+        CTCDecoder(CharTokenizer("a"), ["a"], beam=0)

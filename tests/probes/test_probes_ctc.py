@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lobes.errors import DataError
-from lobes.probes import CharTokenizer, ctc_frames_needed, ctc_greedy, ctc_loss
+from lobes.probes import CharTokenizer, UnitTokenizer, ctc_frames_needed, ctc_greedy, ctc_loss, unseen_characters
 
 
 def collapse(path: tuple[int, ...]) -> list[int]:
@@ -134,6 +134,19 @@ def test_tokenizer_round_trip_and_file(tmp_path, unknown: bool) -> None:
         assert 0 not in tokens and max(tokens) < len(tokenizer)
         assert loaded.encode(text) == tokens and loaded.decode(tokens) == text
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["tokens.json"]
+
+
+def test_units_are_what_white_space_divides(tmp_path) -> None:
+    tokenizer = UnitTokenizer.from_texts(["HH AH0 L OW1", " AH0\tS "], unknown=True)
+    assert tokenizer.alphabet == ["AH0", "HH", "L", "OW1", "S"] and len(tokenizer) == 7
+    loaded = UnitTokenizer.load(tokenizer.save(tmp_path / "units.json"))
+    assert loaded.encode("S  AH0 X") == [6, 2, 1] and loaded.decode([6, 0, 2, 1]) == "S AH0 \ufffd"
+    assert unseen_characters(tokenizer, ["X S", "X Y AH0"]) == {"X": 2, "Y": 1}
+    assert "".join(tokenizer.surfaces()[token] for token in tokenizer.encode("HH S")).split() == ["HH", "S"]
+    with pytest.raises(DataError, match="text 'S X': unit 'X' is not among the 1 of"):
+        UnitTokenizer(["S"]).encode("S X")
+    with pytest.raises(DataError, match="alphabet: 'S T', expected distinct units without white space"):
+        UnitTokenizer(["S T"])
 
 
 def test_tokenizer_does_not_depend_on_the_order_of_texts() -> None:

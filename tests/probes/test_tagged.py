@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +12,18 @@ from torch.nn import functional as F
 
 from lobes.dataio import plain_text, read_tagged, unseen_labels, write_tagged
 from lobes.errors import ConfigError, DataError
-from lobes.probes import PeakHead, SlotClasses, TagCTC, TaggedTokenizer
+from lobes.probes import (
+    AttentionHead,
+    Downstream,
+    FrameLinear,
+    PeakHead,
+    Probe,
+    SlotClasses,
+    TagCTC,
+    TaggedTokenizer,
+    TagSeq2Seq,
+    attention_loss,
+)
 
 ORDERS = ["#order <size small > <drink tea >", "#order <drink iced tea >", "#cancel", "#order <size large >"]
 
@@ -160,3 +173,63 @@ def test_peak_head_equals_a_slow_loop_and_goes_from_mean_to_maximum():
     for options in ({"width": 4}, {"sharpness": 0.0}):
         with pytest.raises(ConfigError, match="expected"):
             PeakHead(3, 2, **options)
+
+
+SMALL = partial(AttentionHead, width=16, hidden=32, heads=2, depth=1, dropout=0.0)
+
+
+def on_frames(coding, head):
+    """A head on an encoder whose layers are given."""
+    return Downstream(torch.nn.Identity(), Probe([6], head(6, len(coding)), False), frozen=None)
+
+
+class Batch(SimpleNamespace):
+    """Frames as cached layers (B, T, 1, D), and tokens."""
+
+
+def batch_of(coding, texts):
+    torch.manual_seed(0)
+    tokens = [torch.tensor(coding.encode(text)) for text in texts]
+    lengths = torch.tensor([len(t) for t in tokens])
+    padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
+    layers = torch.randn(len(texts), 40, 1, 6)
+    return Batch(layers=(layers, torch.ones(len(texts))), tokens=(padded, lengths / padded.shape[1]))
+
+
+def test_a_decoder_that_attends_learns_what_it_is_shown_and_never_reads_the_reference():
+    coding = TagSeq2Seq(ORDERS, beam=2)
+    model = coding.model(partial(on_frames, coding), SMALL)
+    batch, optimizer = batch_of(coding, ORDERS), torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss, weight = coding.loss(*model.train()(batch), *batch.tokens)
+        loss.backward()
+        optimizer.step()
+    assert int(weight) == sum(len(coding.encode(text)) + 1 for text in ORDERS), "ends included"
+    model.eval()
+    assert coding.decode(*model(batch)) == ORDERS
+    shuffled = Batch(layers=batch.layers, tokens=(batch.tokens[0].flip(0), batch.tokens[1].flip(0)))
+    assert coding.decode(*model(shuffled)) == ORDERS
+    assert coding.unseen(["#pay <milk soy >"]) == {"#pay": 1, "<milk": 1}
+
+
+def test_smoothing_and_ctc_are_for_training_alone():
+    coding = TagSeq2Seq(ORDERS, label_smoothing=0.2, ctc_weight=0.5)
+    model = coding.model(partial(on_frames, coding), SMALL)
+    batch = batch_of(coding, ORDERS)
+    trained = coding.loss(*model(batch), *batch.tokens)[0]
+    output = model.eval()(batch)
+    plain = attention_loss(output.logits, *batch.tokens, end=model.head.end)[0]
+    assert coding.loss(*output, *batch.tokens)[0] == plain != trained
+    assert TagSeq2Seq(ORDERS, ctc_weight=0).model(partial(on_frames, coding), SMALL).head.ctc is None
+
+
+def test_heads_that_do_not_fit_a_coding_are_refused():
+    for coding in (TagCTC(ORDERS), SlotClasses(ORDERS)):
+        for head in (AttentionHead, SMALL):
+            with pytest.raises(ConfigError, match="the head attends: expected lobes.probes.TagSeq2Seq"):
+                coding.model(partial(on_frames, coding), head)
+    with pytest.raises(ConfigError, match="expected lobes.probes.AttentionHead, which writes"):
+        TagSeq2Seq(ORDERS).model(partial(on_frames, TagSeq2Seq(ORDERS)), partial(FrameLinear, dropout=0.1))
+    with pytest.raises(ConfigError, match="ctc_weight is 1.5: expected a share"):
+        TagSeq2Seq(ORDERS, ctc_weight=1.5)

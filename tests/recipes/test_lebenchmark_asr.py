@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import soundfile
@@ -11,7 +13,7 @@ from sounds import tones
 from lobes.dataio import read_manifest
 from lobes.errors import ConfigError
 from lobes.evaluation import char_errors, wer, word_errors
-from lobes.probes import CharTokenizer, SentencePieceTokenizer
+from lobes.probes import CharTokenizer, SentencePieceTokenizer, UnitTokenizer
 
 RECIPE = "LeBenchmark/ASR"
 LOGMEL = ("--encoder=logmel-40-25hz", "--normalize_layers=False", "--features=memory")
@@ -96,6 +98,29 @@ def test_the_decoder_is_asked_for_and_the_checkpoint_is_not_another(mls_folder, 
         load(RECIPE).main(["hparams/mls.yaml", f"--output_folder={tmp_path}", *QUIET, *options, "--decoder.lm_order=3"])
 
 
+def test_a_model_of_words_mends_them(mls_folder, tmp_path):
+    """An oracle that knows which words there are, of the test too, gets more of them right."""
+    options = (f"--data_folder={mls_folder}", *LOGMEL, *LINEAR, *SHORT, "--steps=40")
+    lines = [
+        line for split in ("dev", "test") for line in (mls_folder / split / "transcripts.txt").open(encoding="utf-8")
+    ]
+    words = sorted({word for line in lines for word in line.split("\t")[1].split()})
+    grams = [f"{-math.log10(len(words) + 1):.4f}\t{word}" for word in [*words, "</s>"]] + ["-5\t<unk>"]
+    arpa = tmp_path / "words.arpa"
+    arpa.write_text(
+        "\n".join(["\\data\\", f"ngram 1={len(grams)}", "", "\\1-grams:", *grams, "", "\\end\\"]), encoding="utf-8"
+    )
+    beam = ("--decoder.beam=24", "--decoder.word_weight=2")
+    plain, counted, known = (
+        train(RECIPE, tmp_path / "run", *options, *given, hparams="mls.yaml")["metric"]["value"]
+        for given in ((), (*beam, "--language_model=2"), (*beam, f"--language_model={arpa}"))
+    )
+    assert known < plain - 0.15 and counted != plain, (plain, counted, known)
+    attends = ("--search={beam: 2}", "--decoder.beam=4")
+    with pytest.raises(ConfigError, match="the head attends: expected 1; its beam is search.beam"):
+        load(RECIPE).main(["hparams/mls.yaml", f"--output_folder={tmp_path / 'run'}", *QUIET, *options, *attends])
+
+
 def test_common_voice_in_pieces_keeps_what_it_cannot_spell(common_voice_folder, tmp_path):
     options = (f"--data_folder={common_voice_folder}", *LOGMEL, *LINEAR, *SHORT, "--steps=120")
     pieces = "--tokenizer=!name:lobes.probes.SentencePieceTokenizer.from_texts {size: 14}"
@@ -103,11 +128,94 @@ def test_common_voice_in_pieces_keeps_what_it_cannot_spell(common_voice_folder, 
     assert result["metric"]["name"] == "wer" and result["metric"]["n_items"] == 8
     records = {record["id"]: record for record in result["records"]}
     assert records["test0"]["length"] == 1 and records["test0"]["errors"] >= 1
-    assert "4 characters of the test texts are in no training text" in result["notes"]
+    assert "4 symbols of the test texts are in no training text" in result["notes"]
     tokenizer = SentencePieceTokenizer.load(tmp_path / "tokenizer.json")
     assert 1 in tokenizer.encode("żółć") and len(tokenizer) <= 14
     # A piece is several tones, of which a frame hears one: harder than letters. Nothing written would be 1.
     assert result["other_metrics"]["valid_cer"] < 0.75, result["other_metrics"]
+
+
+@pytest.fixture
+def etape_folder(tmp_path):
+    """{train,dev,test}/trs/<show>.trs and wav/<show>.wav, of several utterances; in the test two speak at once."""
+    noise, root = np.random.default_rng(2), tmp_path / "ETAPE"
+    for split, shows in {"train": 5, "dev": 1, "test": 2}.items():
+        for number in range(shows):
+            turns, sounds, time = [], [], 0.0
+            for _ in range(8):
+                text, sound = say(noise, 3)
+                stop = time + len(sound) / 16000
+                turns.append((time, stop, text))
+                sounds, time = [*sounds, sound], stop
+            lines = [
+                f'<Turn speaker="spk1" startTime="{start}" endTime="{stop}"><Sync time="{start}"/>\n{text}\n</Turn>'
+                for start, stop, text in turns
+            ]
+            if split == "test":
+                both = 'speaker="spk1 spk2"'
+                lines[0] = lines[0].replace('speaker="spk1"', both).replace("</Turn>", '<Who nb="2"/>\noui\n</Turn>')
+            for kind in ("trs", "wav"):
+                (root / split / kind).mkdir(parents=True, exist_ok=True)
+            text = f'<Section type="report" startTime="0" endTime="{time}">{"".join(lines)}</Section>'
+            path = root / split / "trs" / f"{split}{number}.trs"
+            head = (
+                '<?xml version="1.0" encoding="ISO-8859-1"?>\n<!DOCTYPE Trans SYSTEM "trans-14.dtd">\n<Trans><Episode>'
+            )
+            path.write_text(f"{head}{text}</Episode></Trans>", encoding="ISO-8859-1")
+            soundfile.write(root / split / "wav" / f"{split}{number}.wav", np.concatenate(sounds), 16000)
+    return root
+
+
+def test_etape_is_tested_where_two_speak_at_once_too(etape_folder, tmp_path):
+    options = (f"--data_folder={etape_folder}", *LOGMEL, *LINEAR, *SHORT, "--steps=150", "--metric=cer")
+    result = train(RECIPE, tmp_path / "run", *options, hparams="etape.yaml")
+    metric = result["metric"]
+    assert (metric["n_items"], metric["n_groups"]) == (16, 2) and metric["value"] < 0.5, metric
+    rows = {row["id"]: row for row in read_manifest(tmp_path / "run" / "manifests" / "test.csv").rows}
+    both = [row for row in rows.values() if row["voices"] == "2"]
+    assert len(both) == 2 and all(row["text"].endswith(" oui") for row in both)
+
+
+PHONES = {"AH0": 0, "S": 3, "T": 6, "IY1": 9}
+LEXICON = {"SEE": "S IY1", "TEA": "T IY1", "US": "AH0 S", "EAST": "IY1 S T", "A": "AH0"}
+
+
+@pytest.fixture(scope="module")
+def openslr(tmp_path_factory):
+    """LibriSpeech/<subset>/<speaker>/<chapter>/ in words of the lexicon, a tone a phone; and the lexicon beside it."""
+    noise, root = np.random.default_rng(3), tmp_path_factory.mktemp("phones")
+    for subset, speakers in {"train-clean-100": (19, 26), "dev-clean": (84,), "test-clean": (61, 121)}.items():
+        for speaker in speakers:
+            chapter = root / "LibriSpeech" / subset / str(speaker) / "9"
+            chapter.mkdir(parents=True)
+            lines = []
+            for number in range(16 if subset.startswith("train") else 5):
+                words = noise.choice(list(LEXICON), noise.integers(2, 5)).tolist()
+                phones = " ".join(LEXICON[word] for word in words).split()
+                sound = [part for p in phones for part in (tones(PHONES[p], 0.12, noise, 16000), np.zeros(640))]
+                soundfile.write(chapter / f"{speaker}-9-{number:04d}.flac", np.concatenate(sound), 16000)
+                lines.append(f"{speaker}-9-{number:04d} {' '.join(words)}")
+            (chapter / f"{speaker}-9.trans.txt").write_text("\n".join(lines) + "\n")
+    others = ["A\tEY1", "NEVER  N EH1 V ER0"]  # a second pronunciation, and a word that nobody says
+    lines = [f"{word}\t{phones}" for word, phones in LEXICON.items()] + others
+    (root / "lexicon.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_phones_of_a_lexicon_are_recognised(openslr, tmp_path):
+    options = (f"--data_folder={openslr}", *LOGMEL, LINEAR[2], *SHORT, "--steps=80", "--head.projection=32")
+    given = (f"--lexicon={openslr / 'lexicon.txt'}", "--opt_class.lr=0.02")
+    result = train(RECIPE, tmp_path, *options, *given, hparams="phones.yaml")
+    metric = result["metric"]
+    assert metric["name"] == "per" and (metric["n_items"], metric["n_groups"]) == (10, 2)
+    assert metric["value"] < 0.3, f"{metric['value']}; nothing written would be 1"
+    assert result["other_metrics"].keys() == {"valid", "valid_per"}
+    rows = {row["id"]: row for row in read_manifest(tmp_path / "manifests" / "test.csv").rows}
+    for record in result["records"]:
+        said = " ".join(LEXICON[word] for word in rows[record["id"]]["text"].split())
+        assert rows[record["id"]]["phones"] == said and record["length"] == len(said.split())
+        assert set(record["hypothesis"].split()) <= set(PHONES)
+    assert UnitTokenizer.load(tmp_path / "tokenizer.json").alphabet == sorted(PHONES)
 
 
 @pytest.mark.slow

@@ -54,9 +54,10 @@ def test_slots_are_filled_in_orders_that_were_not_heard(orders, tmp_path):
     assert slot_f1(again) == pytest.approx(metric["value"])
 
 
-@pytest.mark.slow
-def test_ctc_writes_concepts_and_intents(tmp_path):
-    noise, root = np.random.default_rng(0), tmp_path / "pxcorpus"
+@pytest.fixture(scope="module")
+def pxcorpus(tmp_path_factory):
+    """Two words an utterance, a pitch each: the first is a drug and decides the intent, the second is said only."""
+    noise, root = np.random.default_rng(0), tmp_path_factory.mktemp("slu") / "pxcorpus"
     lines, blocks = {"seq.in": [], "seq.label": [], "paths.txt": []}, []
     for folder in range(8):
         for number in range(10):
@@ -73,6 +74,11 @@ def test_ctc_writes_concepts_and_intents(tmp_path):
     for name, found in lines.items():
         (root / name).write_text("".join(f"{line}\n" for line in found))
     (root / "PxSLU_conll.txt").write_text("\n".join(blocks))
+    return root
+
+
+@pytest.mark.slow
+def test_ctc_writes_concepts_and_intents(pxcorpus, tmp_path):
     few = (
         "--steps=400",
         "--train_loader.batch_seconds=12",
@@ -80,10 +86,23 @@ def test_ctc_writes_concepts_and_intents(tmp_path):
         "--head.layers=1",
         "--opt_class.lr=0.01",
     )
-    result = train(RECIPE, tmp_path / "run", f"--data_folder={root}", *LOGMEL, *few, hparams="pxcorpus.yaml")
+    result = train(RECIPE, tmp_path / "run", f"--data_folder={pxcorpus}", *LOGMEL, *few, hparams="pxcorpus.yaml")
     others = result["other_metrics"]
     assert result["metric"]["name"] == "slot_f1" and result["metric"]["value"] > 0.6
     assert others["intent_accuracy"] > 0.6 and others["concept_error_rate"] < 0.5 and others["unseen_labels"] == 0
+
+
+def test_a_decoder_that_attends_writes_concepts_and_intents(pxcorpus, tmp_path):
+    """Always the commonest drug and intent would have some 0.4."""
+    small = ("width=32", "hidden=64", "heads=2", "depth=1", "encoder_depth=0", "dropout=0.0")
+    few = ("--steps=90", "--train_loader.batch_seconds=12", "--opt_class.lr=0.005", "--features=memory")
+    given = (f"--data_folder={pxcorpus}", *LOGMEL, *few, *(f"--head.{option}" for option in small), "--coding.beam=2")
+    result = train(RECIPE, tmp_path / "run", *given, hparams="seq2seq.yaml")
+    others = result["other_metrics"]
+    assert result["metric"]["name"] == "slot_f1" and result["metric"]["value"] > 0.75, result["metric"]
+    assert others["intent_accuracy"] > 0.75 and others["concept_value_error_rate"] < 0.3, others
+    assert others["concept_error_rate"] < 0.1 and others["unseen_labels"] == 0
+    assert {record["reference"].count("<drug") for record in result["records"]} == {1}
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from lobes.dataio.corpora.common_voice import prepare_common_voice
 from lobes.dataio.corpora.covost2 import prepare_covost2
 from lobes.dataio.corpora.danum_clips import prepare_danum_clips
 from lobes.dataio.corpora.emodb import prepare_emodb
+from lobes.dataio.corpora.etape import prepare_etape
 from lobes.dataio.corpora.fsdd import prepare_fsdd
 from lobes.dataio.corpora.fsdd_pool import prepare_fsdd_pool
 from lobes.dataio.corpora.gcompris_fr import prepare_gcompris_fr
@@ -51,6 +52,7 @@ __all__ = [
     "prepare_covost2",
     "prepare_danum_clips",
     "prepare_emodb",
+    "prepare_etape",
     "prepare_fsdd",
     "prepare_fsdd_pool",
     "prepare_gcompris_fr",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from lobes.dataio.corpora.common import Corpus, prepare_clips
+from lobes.dataio.corpora.common import Corpus, one_of, prepare_clips
 from lobes.dataio.folders import data_root, download_archive, wrong_layout
+from lobes.dataio.lexicon import phones_of, read_lexicon
 from lobes.dataio.manifest import Row
 from lobes.dataio.scan import Clip, find_audio
 from lobes.dataio.splits import split_by_group
 from lobes.errors import ConfigError, DataError
 
+logger = logging.getLogger(__name__)
 CORPUS = Corpus("librispeech", "LibriSpeech (Panayotov et al. 2015), https://www.openslr.org/12", "CC BY 4.0")
 URL = "https://www.openslr.org/resources/12/{subset}.tar.gz"
 #: Prefix of the subsets' folders in Resemblyzer's `audio_data`, which has no transcripts.
@@ -29,6 +34,8 @@ def prepare_librispeech(
     valid_share: float = 0.1,
     seed: int = 0,
     corpus_folder: str = "librispeech",
+    lexicon: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+    missing: str = "refuse",
     download: bool = False,
     decode: bool = True,
     n_jobs: int | None = None,
@@ -56,6 +63,12 @@ def prepare_librispeech(
         Decides which speakers `valid_share` takes.
     corpus_folder : str
         Sub-folder of `LOBES_DATA`.
+    lexicon : path or sequence of paths, optional
+        Pronunciations (`lobes.dataio.lexicon.read_lexicon`), for a label `phones`: the first of each word, with spaces
+        between phones. An utterance to train on with a word that it has not is left out and named in `skipped.csv`.
+    missing : str
+        What becomes of such an utterance of another split: `refuse` is an error that names the words, `leave_out`
+        leaves it out too, with a warning that counts them.
     download : bool
         Fetch the subsets that `data_folder` does not have (CC BY 4.0; 0.3 to 30 GB each).
     decode : bool
@@ -70,10 +83,13 @@ def prepare_librispeech(
 
     Raises
     ------
+    ConfigError
+        A subset is in two splits, or `missing` is another word.
     DataError
-        The folder is missing or another, a subset is not there, a speaker is in two splits, or no file is
-        good.
+        The folder is missing or another, a subset is not there, a speaker is in two splits, no file is good, or the
+        lexicon has not all words of a test.
     """
+    one_of("missing", missing, ("refuse", "leave_out"))
     chosen = {"train": list(train), "valid": list(valid or ()), "test": list(test or ())}
     listed = [subset for subsets in chosen.values() for subset in subsets]
     repeated = sorted({subset for subset in listed if listed.count(subset) > 1})
@@ -88,6 +104,13 @@ def prepare_librispeech(
     transcripts, sources = _read_transcripts(root, folders)
     split_of = {subset: name for name, subsets in chosen.items() for subset in subsets}
     clips, skipped = _clips(root, folders, transcripts)
+    phones: dict[str, object] = {}
+    if lexicon is not None:
+        files = [lexicon] if isinstance(lexicon, (str, os.PathLike)) else list(lexicon)
+        phones = {"lexicon": [str(path) for path in files], "missing": missing}
+        sources += [str(Path(path).resolve()) for path in files]
+        clips, without = _with_phones(clips, read_lexicon(files), chosen["train"], missing)
+        skipped += without
     from_train = valid is None and valid_share > 0
     splits = ["train", *(["valid"] if valid or from_train else []), *(["test"] if test else [])]
 
@@ -106,7 +129,7 @@ def prepare_librispeech(
         save_folder,
         splits=splits,
         assign=assign,
-        options={**chosen, **({"valid_share": valid_share, "seed": seed} if from_train else {})},
+        options={**chosen, **({"valid_share": valid_share, "seed": seed} if from_train else {}), **phones},
         other_files=sources,
         skipped=skipped,
         decode=decode,
@@ -164,6 +187,37 @@ def _clips(
         if not found:
             raise wrong_layout(CORPUS.name, root, f"{folder}/**/{{speaker}}-{{chapter}}-{{utterance}}.flac")
     return clips, skipped
+
+
+def _with_phones(
+    clips: Sequence[Clip], lexicon: Mapping[str, str], train: Sequence[str], missing: str
+) -> tuple[list[Clip], list[tuple[str, str]]]:
+    """The clips with their phones, and those left out for words that the lexicon has not."""
+    found: list[Clip] = []
+    skipped = []
+    unknown: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+    for clip in clips:
+        if "text" not in clip.labels:
+            raise DataError(f"{clip.path} has no transcript, which phones are made of; expected OpenSLR's LibriSpeech")
+        phones = phones_of(clip.labels["text"], lexicon)
+        if phones.missing:
+            unknown[clip.labels["subset"] in train].update(phones.missing)
+            skipped.append((clip.path, f"has words that the lexicon has not: {', '.join(phones.missing)}"))
+        else:
+            found.append(replace(clip, labels={**clip.labels, "phones": phones.text}))
+    for training, words in unknown.items():
+        if not words:
+            continue
+        kind = "to train on" if training else "to validate and test on"
+        some = ", ".join([f"{word} ({count})" for word, count in words.most_common(10)] + ["..."] * (len(words) > 10))
+        said = f"the lexicon has not {len(words)} words of utterances {kind}: {some}"
+        if not training and missing == "refuse":
+            raise DataError(
+                f"{said}; add their pronunciations in a file of their own (lexicon takes several), or give missing:"
+                " leave_out, which leaves the utterances out, named in skipped.csv"
+            )
+        logger.warning("%s; these utterances are left out: see skipped.csv", said)
+    return found, skipped
 
 
 def _download(folder: Path, subsets: Sequence[str]) -> None:

@@ -3,16 +3,18 @@
     python train.py hparams/tiny.yaml --encoder sm-tiny
     python train.py hparams/tiny.yaml --encoder sm-tiny --untrained True  # a control
     python train.py hparams/tiny.yaml --encoder logmel-40-25hz --normalize_layers False  # another
+    python train.py hparams/seq2seq.yaml --encoder LeBenchmark/wav2vec2-FR-7K-large      # PxCorpus, by attention
 
 What is understood is written as a tagged text, `#order an <drink iced mocha >`; `coding` says how such a text becomes a
-target: CTC over characters and tags, or a class for each slot. `result.json` holds `metric` with its interval, the
-other metrics, and the reference and hypothesis of every utterance.
+target: characters and tags by CTC or by a decoder that attends, or a class for each slot. `result.json` holds `metric`
+with its interval, the other metrics, and the reference and hypothesis of every utterance.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,7 +33,7 @@ class SLU(Brain):
     """Trains the head, and what is not frozen of the encoder, inside the module ``model``."""
 
     def compute_forward(self, batch, stage):
-        """Logits (B, T, V) or (B, V), and the validity (B, T) of the frames."""
+        """Logits (B, T, V) or (B, V) and the validity (B, T) of the frames; or what a head that attends gives."""
         return self.modules.model(batch)
 
     def compute_objectives(self, predictions, batch, stage):
@@ -93,7 +95,7 @@ def train_fold(hparams, run_opts, metric, folder, fold) -> tuple:
         audio_dataset(splits[split], encoder.sample_rate, keys, labels=labels) for split in ("train", "valid", "test")
     ]
     train, valid, test = with_layers(hparams, encoder, datasets, run_opts["device"])
-    model = on_layers(hparams, encoder, len(coding))
+    model = coding.model(partial(on_layers, hparams, encoder, len(coding)), head_of(hparams))
     groups, epochs = model.parameter_groups(hparams["encoder_lr"]), EpochCounter(hparams["epoch_counter"].limit)
     checkpointer = Checkpointer(f"{folder}/save", {"model": model, "epoch_counter": epochs})
     opt_class, hparams = hparams["opt_class"], {**hparams, "output_folder": str(folder)}
