@@ -71,13 +71,13 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "tuning", help="tables and pictures, in <name>")
     parser.add_argument("--curve", nargs="*", default=[], metavar="METHOD", help="to interpolate, too")
     options = parser.parse_args()
-    fitting, skipped = sort_out(options.methods, options.ssl)
+    fitting, skipped = sort_out(list(METHODS), options.ssl)
     encoder = read_result(options.ssl)["system"] if (options.ssl / "result.json").is_file() else options.ssl.name
     out, tables = options.out or ROOT / "results" / "tuning" / encoder, options.docs / encoder
     write_skipped(skipped, tables / "skipped.csv")
     failed = []
     for seed in options.seeds:
-        for name in fitting:
+        for name in (name for name in options.methods if name in fitting):
             try:
                 tune(name, seed, options.ssl.resolve(), folder_of(out, name) / str(seed), options.parts, options.set)
             except LobesError as error:  # one that fails does not stop the others
@@ -85,21 +85,14 @@ def main() -> None:
                 failed.append(f"{name}: {error}")
     done = [folder for name in METHODS for folder in sorted(folder_of(out, name).glob("*")) if finished(folder)]
     if done:
-        arguments = [
-            *map(str, done),
-            "--ssl",
-            str(options.ssl),
-            "--out",
-            str(out / "retention"),
-            "--tables",
-            str(tables),
-        ]
+        arguments = [*map(str, done), "--ssl", str(options.ssl)]
+        arguments += ["--out", str(out / "retention"), "--tables", str(tables)]
         sys.argv = ["retention.py", *arguments, *(["--curve", *options.curve] if options.curve else [])]
         table, page = retention.main(), options.docs / "README.md"
         if page.is_file() and f"<!-- {encoder} -->" in page.read_text(encoding="utf-8"):
             put_between(page, encoder, table)
-    for name, reason in skipped.items():
-        print(f"skipped: {name}: {reason}")
+    for name in (name for name in options.methods if name in skipped):
+        print(f"skipped: {name}: {skipped[name]}")
     if failed:
         raise LobesError("; ".join(failed))
 
@@ -129,8 +122,11 @@ def sort_out(names: Sequence[str], ssl: Path) -> tuple[list[str], dict[str, str]
 
 
 def write_skipped(skipped: Mapping[str, str], path: Path) -> None:
-    """Write the methods that do not fit, with the reasons."""
+    """Write the methods that do not fit, with the reasons; no file where all do."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not skipped:
+        path.unlink(missing_ok=True)
+        return
     with path.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream, lineterminator="\n").writerows([("method", "reason"), *skipped.items()])
 
