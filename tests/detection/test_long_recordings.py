@@ -21,8 +21,8 @@ from lobes.evaluation import EventRule
 from lobes.export import encoder_text, load_encoder
 from lobes.probes import FrameLinear
 
-#: Runs a command, then prints its seconds and gigabytes. It is a process of its own, since Linux counts what the one that
-#: starts a process has had in memory as the process's, too, and the tests have had long recordings.
+#: Runs a command, then prints its seconds and gigabytes. It is a process of its own: Linux counts what the one that
+#: starts a process has had in memory as the process's, and the tests have had long recordings.
 MEASURED = """
 import os, subprocess, sys
 _, status, used = os.wait4(subprocess.Popen(sys.argv[1:]).pid, 0)
