@@ -56,7 +56,7 @@ STRATEGIES = {
     "target-kNN": "!new:lobes.selection.TargetKNN",
     "target-LM": "!new:lobes.selection.TargetLM",
     "unit-KL": "!new:lobes.selection.UnitKL",
-    "FLQMI": "!new:lobes.selection.MutualInformation",
+    "FLQMI": "!new:lobes.selection.FLQMI",
     "FLMI": "!new:lobes.selection.FLMI",
     "facility": "!new:lobes.selection.FacilityLocation",
     "clusters": "!new:lobes.selection.ClusterBalance",

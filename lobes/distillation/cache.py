@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import logging
 import os
@@ -96,7 +95,7 @@ class TargetCache:
         self.inputs: TargetCache | None = None
         if inputs is not None:
             features = Teacher(LogMelEncoder(copy.deepcopy(inputs)), [0])  # its one layer
-            where = self.folder / "inputs" / _fingerprint(features)
+            where = self.folder / "inputs" / features.fingerprint()[:16]
             self.inputs = TargetCache(where, features, "float16" if precision == "int8" else precision, preprocessing)
         self._where: dict[str, dict[str, tuple[str, int, int]]] = {}
         self._shards: OrderedDict[str, list[NDArray[Any]]] = OrderedDict()
@@ -339,15 +338,6 @@ class TargetCache:
         if any(self.folder.glob("*.npy")):
             raise DataError(f"{self.folder}: holds .npy files and no {SETTINGS}; give another folder")
         atomic_write(path, json.dumps(self.settings, indent=1) + "\n")
-
-
-def _fingerprint(features: Teacher) -> str:
-    """SHA-256 of a front-end: of its options, and of its filters, which are no weights and say what its band is."""
-    digest = hashlib.sha256(features.fingerprint().encode())
-    for name, tensor in features.encoder.named_buffers():
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def _gathered(found: Iterable[tuple[str, NDArray[Any]]], most: float) -> Iterator[list[tuple[str, NDArray[Any]]]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
-from lobes.encoders import HuggingFaceEncoder, ReusedAttention
+from lobes.encoders import HuggingFaceEncoder, ReusedAttention, first_blocks
 from lobes.errors import ConfigError
 
 
@@ -18,7 +16,7 @@ def first_layers(teacher: HuggingFaceEncoder, n_layers: int = 2) -> HuggingFaceE
     Parameters
     ----------
     teacher : HuggingFaceEncoder
-        Of any family with ``num_hidden_layers``.
+        Of any family, pruned or not.
     n_layers : int
         Blocks to keep.
 
@@ -28,17 +26,13 @@ def first_layers(teacher: HuggingFaceEncoder, n_layers: int = 2) -> HuggingFaceE
         It has not so many, or is no model of Hugging Face.
     """
     check_foreign(teacher, "first_layers")
-    arguments = teacher.arguments()
-    source: dict[str, Any] = dict(arguments.pop("source"))
-    depth = teacher.model.config.num_hidden_layers
-    if not 1 <= n_layers <= depth:
-        raise ConfigError(f"first_layers: n_layers is {n_layers}; expected 1 to {depth}, the teacher's blocks")
-    student = HuggingFaceEncoder(source | {"num_hidden_layers": n_layers}, **arguments | {"frozen": "nothing"})
-    known, own = teacher.model.state_dict(), student.model.state_dict()
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(known[name])
-    return student.requires_grad_(True)
+    if not 1 <= n_layers <= teacher.n_blocks:
+        raise ConfigError(
+            f"first_layers: n_layers is {n_layers}; expected 1 to {teacher.n_blocks}, the teacher's blocks"
+        )
+    student: HuggingFaceEncoder = first_blocks(teacher, n_layers)
+    student.requires_grad_(True).freeze("nothing")
+    return student
 
 
 def thin(
@@ -70,6 +64,8 @@ def thin(
     """
     check_foreign(teacher, "thin")
     arguments = teacher.arguments()
+    for own in ("sizes", "every"):  # of a pruned teacher, or of one that shares maps
+        arguments.pop(own, None)
     source: dict[str, Any] = dict(arguments.pop("source"))
     config = teacher.model.config
     if not hasattr(config, "conv_stride"):

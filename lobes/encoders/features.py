@@ -61,6 +61,7 @@ class LogMel(nn.Module):
         if not 0 <= low < high <= sample_rate / 2:
             raise ConfigError(f"LogMel: band {low}-{high} Hz; expected 0 <= low < high <= {sample_rate / 2:g} Hz")
         self.sample_rate, self.n_mels, self.normalise = sample_rate, n_mels, normalise
+        self.low, self.high = float(low), float(high)
         self.window_samples, self.hop_samples = round(window * sample_rate), round(hop * sample_rate)
         self.n_fft = 2 ** math.ceil(math.log2(self.window_samples))
         self.frame_rate = sample_rate / self.hop_samples

@@ -23,7 +23,7 @@ from lobes.probes.pooled import PooledLayers, PooledProbe
 from lobes.probes.pooling import AttentivePool, MeanStdPool
 from lobes.probes.regression import BiLSTMRater, GRURater, LinearRater, ccc_loss, rated_steps
 from lobes.probes.sentencepiece_tokenizer import SentencePieceTokenizer
-from lobes.probes.seq2seq import AttentionHead, Seq2Seq, Seq2SeqOutput, attention_loss, seq2seq_loss
+from lobes.probes.seq2seq import AttentionHead, Seq2Seq, Seq2SeqOutput, attends, attention_loss, seq2seq_loss
 from lobes.probes.speakers import ECAPA, XVector
 from lobes.probes.tagged import SlotClasses, TagCTC, TaggedTokenizer, TagSeq2Seq
 from lobes.probes.tokenizer import CharTokenizer, UnitTokenizer, unseen_characters
@@ -80,6 +80,7 @@ __all__ = [
     "WordParser",
     "Words",
     "XVector",
+    "attends",
     "attention_loss",
     "beam_search",
     "cache_features",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -147,6 +149,12 @@ class Seq2SeqOutput(NamedTuple):
     valid: Tensor
     logits: Tensor | None
     ctc_logits: Tensor | None
+
+
+def attends(head: Callable[..., Any]) -> bool:
+    """Whether a head, a class or one with some of its options, writes by itself: is an `AttentionHead`."""
+    made = head.func if isinstance(head, partial) else head
+    return isinstance(made, type) and issubclass(made, AttentionHead)
 
 
 class Seq2Seq(Downstream):

@@ -23,7 +23,7 @@ from lobes.dataio.tagged import CLOSE, is_concept, is_intent, read_tagged, unsee
 from lobes.errors import ConfigError, DataError
 from lobes.probes.ctc import ctc_greedy, ctc_loss
 from lobes.probes.downstream import Downstream
-from lobes.probes.seq2seq import AttentionHead, Seq2Seq, Seq2SeqOutput, seq2seq_loss
+from lobes.probes.seq2seq import AttentionHead, Seq2Seq, Seq2SeqOutput, attends, seq2seq_loss
 from lobes.probes.tokenizer import CharTokenizer
 
 #: Marks stand for themselves as characters of Unicode's private use area, from here to the last.
@@ -31,11 +31,6 @@ _FIRST_MARK, _UNKNOWN_MARK = 0xE000, 0xF8FF
 _IGNORED = -100
 #: Puts a head, a constructor of (dim, n_outputs), on the encoder.
 Build = Callable[[Callable[..., Any]], Downstream]
-
-
-def _attends(head: Callable[..., Any]) -> bool:
-    made = head.func if isinstance(head, partial) else head
-    return isinstance(made, type) and issubclass(made, AttentionHead)
 
 
 class _OnFrames:
@@ -49,7 +44,7 @@ class _OnFrames:
         ConfigError
             The head writes by itself.
         """
-        if _attends(head):
+        if attends(head):
             raise ConfigError(
                 f"coding is {type(self).__name__}, and the head attends: expected lobes.probes.TagSeq2Seq with it"
             )
@@ -207,7 +202,7 @@ class TagSeq2Seq:
         ConfigError
             The head does not write.
         """
-        if not _attends(head):
+        if not attends(head):
             raise ConfigError(f"coding is TagSeq2Seq, head {head}: expected lobes.probes.AttentionHead, which writes")
         model = Seq2Seq(build(partial(head, n_source=len(self) if self.ctc_weight else 0)))
         self._head = model.head

@@ -12,7 +12,7 @@ from lobes.selection.sharded import score_shards
 from lobes.selection.shift import Shift, shift_test
 from lobes.selection.signal import active_share, wada_snr
 from lobes.selection.simple import ByColumn, Longest, Random, RandomAsLong
-from lobes.selection.submodular import FLMI, FacilityLocation, MutualInformation
+from lobes.selection.submodular import FLMI, FLQMI, FacilityLocation
 
 __all__ = [
     "FLMI",
@@ -24,7 +24,7 @@ __all__ = [
     "Filter",
     "InRange",
     "Longest",
-    "MutualInformation",
+    "FLQMI",
     "NGramModel",
     "NoDuplicates",
     "Pool",

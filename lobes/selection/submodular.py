@@ -41,7 +41,7 @@ class FacilityLocation(Strategy):
 
 
 @dataclass(frozen=True)
-class MutualInformation(Strategy):
+class FLQMI(Strategy):
     """Greedily what tells most of the target: facility-location mutual information, for data selection in DITTO.
 
     `f(A) = Σ_{i in target} max_{j in A} s_ij + η Σ_{j in A} max_{i in target} s_ij` (Kothawade et al. 2022, PRISM,
@@ -59,8 +59,8 @@ class MutualInformation(Strategy):
     def order(self, pool: Pool, target: Pool | None, seconds: float, seed: int) -> NDArray[np.int64]:
         """See `Strategy.order`."""
         if not self.relevance >= 0:
-            raise ConfigError(f"MutualInformation: relevance is {self.relevance}; expected 0 or more")
-        embedded, wanted = centred(pool, target, "MutualInformation")
+            raise ConfigError(f"FLQMI: relevance is {self.relevance}; expected 0 or more")
+        embedded, wanted = centred(pool, target, "FLQMI")
         similar = np.maximum(embedded @ wanted.T, 0.0)
         bonus = self.relevance * similar.max(1)
         return greedy(similar, bonus, pool.seconds, seconds, np.random.default_rng(seed))
@@ -73,7 +73,7 @@ class FLMI(Strategy):
     `f(A) = Σ_{i in pool} min(max_{j in A} s_ij, η max_{j in target} s_ij)` (Iyer et al. 2021, "Submodular combinatorial
     information measures"; η: Kothawade et al. 2022, PRISM, table 1), with cosines of embeddings, 0 at least. An
     utterance of the pool counts for no more than η times its similarity to the target, so that what is far from it need
-    not be represented; nor is the target itself, as it is by `MutualInformation`. Once everything counts in full, no
+    not be represented; nor is the target itself, as it is by `FLQMI`. Once everything counts in full, no
     utterance adds anything, and the rest comes in an order drawn from the seed.
 
     Greedy is lazy and exact, with gains per utterance. The sum is over `of` utterances of the pool, drawn at random

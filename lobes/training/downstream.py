@@ -18,7 +18,7 @@ from lobes.dataio import AudioDataset
 from lobes.distillation import TargetCache, Teacher
 from lobes.errors import ConfigError
 from lobes.export import load_encoder
-from lobes.probes import Downstream, Probe, cache_features
+from lobes.probes import Downstream, Probe, attends, cache_features
 from lobes.training.parallel import on_main, rank, world_size
 
 #: The words for ``mode`` beside the names of `lobes.adapters`.
@@ -72,12 +72,14 @@ def adaptation(mode: str | Adaptation) -> Adaptation | None:
 def head_of(hparams: Mapping[str, Any]) -> Callable[..., nn.Module]:
     """What ``head`` names: itself, or of a plain name the head of `lobes.probes`, with its default options.
 
-    Call it before what takes long, so that a name that is none is told at once.
+    Call it before what takes long, so that a name that is none, or a head that cannot do what is asked, is told at
+    once: where ``search`` is given the head must write by itself, as an `AttentionHead` does; where neither it nor a
+    ``coding`` is, which looks for itself, it must not.
 
     Raises
     ------
     ConfigError
-        There is no such head.
+        There is no such head, or it is of the other kind.
 
     Example
     -------
@@ -85,8 +87,16 @@ def head_of(hparams: Mapping[str, Any]) -> Callable[..., nn.Module]:
     'BiLSTMHead'
     """
     head = hparams["head"]
-    if callable(head):
-        return head  # type: ignore[no-any-return]
+    found = head if callable(head) else _head_called(head)
+    search = hparams.get("search") is not None
+    if search and not attends(found):
+        raise ConfigError(f"head is {head}, and search is given: expected lobes.probes.AttentionHead, or search null")
+    if attends(found) and not search and "coding" not in hparams:
+        raise ConfigError(f"head is {head}, which attends, and search is null: expected a head that gives logits")
+    return found
+
+
+def _head_called(head: Any) -> Callable[..., nn.Module]:
     heads = {name: found for name in probes.__all__ if _is_head(found := getattr(probes, name))}
     if not isinstance(head, str) or head not in heads:
         raise ConfigError(

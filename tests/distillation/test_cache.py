@@ -132,12 +132,13 @@ def test_one_id_of_two_sounds_has_two_targets(teacher, dataset, tmp_path):
 
 
 def test_options_without_weights_make_another_teacher():
-    def attention(heads):
+    def attention(heads, **band):
         torch.manual_seed(0)
-        return Encoder(LogMel(n_mels=20), StackingStem(20, 16), 16, 2, partial(SDPA, num_heads=heads))
+        return Encoder(LogMel(n_mels=20, **band), StackingStem(20, 16), 16, 2, partial(SDPA, num_heads=heads))
 
-    prints = {Teacher(encoder, [1]).fingerprint() for encoder in (attention(2), attention(4), attention(2))}
-    assert len(prints) == 2
+    encoders = (attention(2), attention(4), attention(2), attention(2, high=4000.0), attention(2, low=50.0))
+    prints = {Teacher(encoder, [1]).fingerprint() for encoder in encoders}
+    assert len(prints) == 4
     for encoder in (attention(2), hubert()):
         teacher = Teacher(encoder, [1])
         before = teacher.fingerprint()

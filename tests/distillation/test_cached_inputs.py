@@ -123,7 +123,7 @@ def test_processes_share_the_work_and_see_each_others(teacher, dataset, tmp_path
 
 
 def test_every_front_end_has_its_own(teacher, dataset, tmp_path):
-    """Its band is in no option that is kept, and in no weight: in its filters alone."""
+    """Its band is in no weight."""
     bands = [LogMel(n_mels=20), LogMel(n_mels=20, high=4000.0), LogMel(n_mels=20, normalise=False), LogMel(n_mels=20)]
     found = []
     for features in bands:

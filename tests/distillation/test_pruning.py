@@ -191,6 +191,22 @@ def test_students_of_the_papers_are_as_large_as_they_say():
     assert fit.frame_rate == 25.0 and fit.model.config.num_hidden_layers == 12
 
 
+def test_students_of_a_teacher_that_is_a_student_itself():
+    waveform, lengths = torch.randn(2, 8000), torch.tensor([1.0, 0.5])
+    pruned = PrunedEncoder(HUBERT, {"heads": [2, 0, 1], "ffn": [5, 16, 9], "conv": [3, 8, 8, 8, 8, 8, 8]})
+    for teacher in (pruned, thin(hubert(), dim=32, reuse=2)):
+        teacher.requires_grad_(False).eval()
+        student = first_layers(teacher, 2).eval()
+        assert all(p.requires_grad for p in student.parameters()) and student.frozen == "nothing"
+        with torch.no_grad():
+            layers = [model(waveform, lengths).layers for model in (teacher, student)]
+        assert len(layers[1]) == 3
+        for theirs, own in zip(*layers, strict=False):
+            torch.testing.assert_close(own, theirs, atol=1e-6, rtol=0)
+        thinner = thin(teacher, dim=16)
+        assert type(thinner) is HuggingFaceEncoder and thinner.layer_dims == [16] * 4
+
+
 def test_what_cannot_be_pruned_or_thinned_is_named():
     with pytest.raises(ConfigError, match="model_type is 'wavlm'; expected one of hubert"):
         Gates(hubert(model_type="wavlm"))

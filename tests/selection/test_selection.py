@@ -10,6 +10,7 @@ import pytest
 from lobes.errors import ConfigError, DataError
 from lobes.selection import (
     FLMI,
+    FLQMI,
     ByColumn,
     ClusterBalance,
     ContrastiveLM,
@@ -17,7 +18,6 @@ from lobes.selection import (
     FacilityLocation,
     InRange,
     Longest,
-    MutualInformation,
     NoDuplicates,
     Pool,
     Random,
@@ -48,7 +48,7 @@ STRATEGIES: list[Strategy] = [
     TargetKNN(),
     ClusterBalance(n_clusters=6),
     FacilityLocation(of=80),
-    MutualInformation(),
+    FLQMI(),
     FLMI(of=300),
 ]
 #: FLMI represents what the target is near to, and so need not choose only what is of its kind: a test of its own.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import soundfile
@@ -11,7 +13,7 @@ from torch.utils.data import DataLoader
 from lobes.adapters import LoRA
 from lobes.dataio import audio_dataset, collate, write_manifest
 from lobes.errors import ConfigError, DataError
-from lobes.probes import BiLSTMHead, LinearHead
+from lobes.probes import AttentionHead, BiLSTMHead, LinearHead, TagSeq2Seq
 from lobes.training.downstream import head_of, load_upstream, on_layers, with_layers
 
 GIVEN = {"encoder": "sm-tiny", "untrained": False, "seed": 1, "mode": "frozen", "features": None, "features_gib": 20,
@@ -53,6 +55,17 @@ def test_a_head_is_named_like_a_mode():
         with pytest.raises(ConfigError, match="head is .*: expected one of AttentionHead, .*BiLSTMHead") as told:
             load_upstream({**GIVEN, "head": wrong, "encoder": "is not looked for"})
         assert repr(wrong) in str(told.value)
+
+
+def test_a_head_writes_where_there_is_a_search_and_nowhere_else():
+    for head in ("AttentionHead", partial(AttentionHead, depth=1)):
+        assert head_of({"head": head, "search": {"beam": 2}}) and head_of({"head": head, "coding": TagSeq2Seq})
+        for searchless in ({}, {"search": None}):
+            with pytest.raises(ConfigError, match="AttentionHead.*, which attends, and search is null"):
+                load_upstream({**GIVEN, "head": head, "encoder": "is not looked for", **searchless})
+    for head in ("LinearHead", partial(BiLSTMHead, hidden=8)):
+        with pytest.raises(ConfigError, match="head is .*Head.*search is given: expected lobes.probes.AttentionHead"):
+            load_upstream({**GIVEN, "head": head, "encoder": "is not looked for", "search": {"beam": 2}})
 
 
 def test_features_from_anywhere_are_the_same(clips, tmp_path):
