@@ -138,6 +138,7 @@ def test_int8_is_a_third_of_the_size_and_close(whole, int8):
     assert kinds.count("MatMulInteger") == 41
 
 
+@pytest.mark.slow
 def test_stacked_weights_stay_in_float_and_the_rest_becomes_int8(tmp_path):
     encoder = small(partial(HyperMixing, num_heads=2, hidden=8))
     export_onnx(encoder, tmp_path / "whole.onnx")

@@ -29,7 +29,7 @@ def test_probe_hears_the_pitch_of_unheard_speakers(fsdd_folder, tmp_path):
     assert cost["audio_hours"] == pytest.approx(2 * heard / 3600, rel=1e-3)
 
 
-@pytest.mark.parametrize("probe", ["KNNProbe", "MLPProbe {n_points: 4, max_epochs: 30}"])
+@pytest.mark.parametrize("probe", ["KNNProbe", "MLPProbe {n_points: 2, max_epochs: 12}"])
 def test_hears_probes_take_the_place_of_logistic_regression(fsdd_folder, tmp_path, probe):
     data = f"--data_folder={fsdd_folder(speakers=SPEAKERS)}"
     runs = [

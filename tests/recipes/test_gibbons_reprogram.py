@@ -14,7 +14,7 @@ from lobes.errors import CheckpointError, ConfigError
 from lobes.training import Checkpointer, HparamsFile, load_classifier, map_labels
 
 CLASSES = ["duet", "long.argus", "noise"]
-SHORT = ("--epochs=12", "--train_loader.batch_seconds=12")
+SHORT = ("--epochs=8", "--train_loader.batch_seconds=12")
 
 
 @pytest.fixture

@@ -116,9 +116,10 @@ def test_a_model_of_words_mends_them(mls_folder, tmp_path):
         for given in ((), (*beam, "--language_model=2"), (*beam, f"--language_model={arpa}"))
     )
     assert known < plain - 0.15 and counted != plain, (plain, counted, known)
-    attends = ("--search={beam: 2}", "--decoder.beam=4")
+    others = [option for option in options if option != LINEAR[0]]
+    attends = ("--head=AttentionHead", "--search={beam: 2}", "--decoder.beam=4")
     with pytest.raises(ConfigError, match="the head attends: expected 1; its beam is search.beam"):
-        load(RECIPE).main(["hparams/mls.yaml", f"--output_folder={tmp_path / 'run'}", *QUIET, *options, *attends])
+        load(RECIPE).main(["hparams/mls.yaml", f"--output_folder={tmp_path / 'attends'}", *QUIET, *others, *attends])
 
 
 def test_common_voice_in_pieces_keeps_what_it_cannot_spell(common_voice_folder, tmp_path):
