@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lobes.probes.processes import sum_over_processes, training_processes
+from lobes.probes.processes import shared_sum, sum_over_processes, training_processes
 
 
 class PooledNorm(nn.BatchNorm1d):
@@ -16,8 +16,8 @@ class PooledNorm(nn.BatchNorm1d):
     al. 2022, "Masked Autoencoders", appendix A.1). A single utterance is normalised by the running statistics in
     training too, so that the last batch of an epoch may be as small as it likes.
 
-    Statistics are those of the batches of all processes together, so that a probe learns the same on one as on several.
-    (Where the features are trained too, each process's gradient takes the other processes' part of them as given.)
+    Statistics are those of the batches of all processes together, and so are their gradients where the features are
+    trained too (`lobes.probes.processes.shared_backward`), so that a head learns the same on one process as on several.
 
     Arguments
     ---------
@@ -42,8 +42,9 @@ class PooledNorm(nn.BatchNorm1d):
         """Batch normalisation of `count` rows, of which this process has some."""
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         wide, momentum = x.float(), 0.1 if self.momentum is None else self.momentum
-        mean = sum_over_processes(wide.sum(0)) / count
-        variance = sum_over_processes((wide - mean).square().sum(0)) / count
+        total = shared_sum if wide.requires_grad else sum_over_processes
+        mean = total(wide.sum(0)) / count
+        variance = total((wide - mean).square().sum(0)) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)

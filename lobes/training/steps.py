@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from lobes.errors import LobesError
+from lobes.probes.processes import shared_backward
 from lobes.training.accumulation import AccumulationGroup, Totals
 from lobes.training.parallel import NormStatistics, average_gradients, broadcast_buffers, world_size
 from lobes.training.rng import RandomState
@@ -124,7 +125,8 @@ class StepBrain(sb.Brain):
                 outputs = self.compute_forward(batch, sb.Stage.TRAIN)
                 loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
             weight = self._take_weight()
-            self.scaler.scale(self._to_sum(loss, weight)).backward()
+            with shared_backward(counts=weight > 0):
+                self.scaler.scale(self._to_sum(loss, weight)).backward()
         ids = getattr(batch, "id", ())
         seconds = float(sum(getattr(batch, "duration", ())))
         self._group.add(loss, weight, self._take_stats(), ids if isinstance(ids, list) else (), seconds)

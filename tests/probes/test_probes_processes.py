@@ -10,7 +10,7 @@ import torch
 
 from lobes.probes import ccc_loss
 from lobes.probes.norms import FrameNorm, PooledNorm
-from lobes.probes.processes import sum_over_processes
+from lobes.probes.processes import shared_backward, sum_over_processes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
@@ -47,6 +47,40 @@ def test_statistics_are_those_of_all_processes(tmp_path):
         torch.testing.assert_close(part["var"], alone.running_var)
         assert part["count"] == 1 and not part["few"].any(), "one row has no deviation: nothing is learnt of it"
     torch.testing.assert_close(both[1]["one"], ROWS[:1], atol=1e-4, rtol=1e-4)
+
+
+FACTORS = torch.linspace(0.5, 2, 5)
+
+
+def loss_of(rows: torch.Tensor, factors: torch.Tensor, first: int) -> torch.Tensor:
+    """Of the rows from `first` on, each with a weight of its own, on features that are trained."""
+    weights = torch.arange(first + 1.0, first + 1 + len(rows))[:, None]
+    features = (rows * factors).sin()
+    return (weights * PooledNorm(5)(features).tanh()).sum()
+
+
+def descend(folder: Path) -> None:
+    rank = torch.distributed.get_rank()
+    part, found = shares()[rank], []
+    for counts in ((True, True), (True, False), (False, True)):
+        factors = FACTORS.clone().requires_grad_()
+        loss = loss_of(ROWS[part], factors, part.start)
+        with shared_backward(counts[rank]):
+            (loss if counts[rank] else 0 * factors.sum()).backward()
+        found.append(factors.grad)
+    torch.save(found, folder / f"{rank}.pt")
+
+
+def test_the_gradient_of_statistics_is_that_of_all_processes_where_all_count(tmp_path):
+    assert in_ranks(descend, tmp_path) == [0, 0]
+    both = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    factors = FACTORS.clone().requires_grad_()
+    loss_of(ROWS, factors, 0).backward()
+    torch.testing.assert_close(both[0][0] + both[1][0], factors.grad, atol=1e-4, rtol=1e-4)
+    # Where one process goes back through nothing, the other does not wait for it.
+    for nothing, something, turn in ((1, 0, 1), (0, 1, 2)):
+        assert not both[nothing][turn].any() and both[something][turn].abs().max() > 0.1
+        assert (both[something][turn] - both[something][0]).abs().max() > 0.01
 
 
 def agree(folder: Path) -> None:

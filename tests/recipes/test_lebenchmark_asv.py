@@ -138,15 +138,14 @@ def test_the_live_clips_have_trials_of_ten_speakers(lobes_data, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_hear_what_one_does(clips, tmp_path):
-    """Without training, to rounding. With it, first losses do; then the runs part, because within the head the gradient
-
-    of a batch's statistics is that of each process's own part (`lobes.probes.PooledNorm`).
-    """
     given = (f"--data_folder={clips()}", *QUICK)
     one, two = (torchrun(RECIPE, tmp_path / f"cosine{n}", *given, hparams="cosine.yaml", processes=n) for n in (1, 2))
     assert two["metric"]["value"] == pytest.approx(one["metric"]["value"], abs=1e-4) and one["metric"]["value"] < 0.25
-    given += (*SMALL, "--head.dropout=0.0")
+    # The loss multiplies cosines by 30, so that rounding errors grow; less so the smaller the steps.
+    given += (*[option for option in SMALL if "lr" not in option], "--opt_class.lr=0.001", "--head.dropout=0.0")
     one, two = (torchrun(RECIPE, tmp_path / str(count), *given, processes=count) for count in (1, 2))
-    first = [float(steps(tmp_path / str(count))[0]["loss"]) for count in (1, 2)]
-    assert first[1] == pytest.approx(first[0], rel=1e-5)
-    assert max(one["metric"]["value"], two["metric"]["value"]) < 0.25
+    losses = [[float(row["loss"]) for row in steps(tmp_path / str(count))] for count in (1, 2)]
+    assert losses[1][:5] == pytest.approx(losses[0][:5], rel=1e-4)
+    assert losses[1] == pytest.approx(losses[0], abs=0.01 * losses[0][0])
+    assert two["metric"]["value"] == pytest.approx(one["metric"]["value"], abs=1e-4)
+    assert one["metric"]["value"] < 0.4, "chance is a half"
