@@ -180,6 +180,7 @@ def _run_recipe(cell: Cell) -> None:
     resumed = note.is_file()
     write_json(note, {"options": cell.options, "recipe": cell.recipe, "hparams": cell.hparams})
     on_cpu = "--device=cpu" in cell.options or not torch.cuda.is_available()
+    sys.argv = cell.command  # which result.json tells
     with Energy("cpu" if on_cpu else "cuda") as energy:
         cell.load().main(cell.argv)
     if not cell.done:

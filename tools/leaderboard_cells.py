@@ -69,6 +69,11 @@ class Cell:
         """The recipe's command line."""
         return [f"hparams/{self.hparams}", f"--output_folder={self.folder}", *self.options]
 
+    @property
+    def command(self) -> list[str]:
+        """The same with the program, from the repository's root."""
+        return [f"{self.recipe}/train.py", *(word.replace(f"{ROOT}/", "") for word in self.argv)]
+
     def load(self) -> ModuleType:
         """The recipe's train.py."""
         path = ROOT / self.recipe / "train.py"

@@ -156,6 +156,9 @@ def test_finished_cells_are_not_run_again(toy, tmp_path, capsys):
     assert not list((tmp_path / "results").rglob("claim.json")), "claims are given up"
     log = next((tmp_path / "results").rglob("run.log"))
     assert log.read_text() == "hello from the recipe\n"
+    told = json.loads((log.parent / "result.json").read_text())["command"]
+    folder = log.parent.relative_to(tmp_path)
+    assert told.startswith(f"python recipes/Toy/task/train.py hparams/tiny.yaml --output_folder={folder} --name=")
 
 
 def test_two_processes_never_run_the_same_cell(toy, tmp_path):
