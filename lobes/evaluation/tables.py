@@ -60,10 +60,10 @@ def metric_title(metric: str) -> str:
 
     Example
     -------
-    >>> metric_title("wer"), metric_title("accuracy"), metric_title("loss")
-    ('WER (%)', 'accuracy (%)', 'loss')
+    >>> metric_title("wer"), metric_title("slot_f1"), metric_title("loss")
+    ('WER (%)', 'slot F1 (%)', 'loss')
     """
-    name = metric.upper() if len(metric) <= 3 else metric
+    name = metric.upper() if len(metric) <= 3 or metric == "bleu" else metric.replace("f1", "F1").replace("_", " ")
     return f"{name} (%)" if metric in PERCENT else name
 
 
