@@ -175,7 +175,7 @@ def collate(items: Sequence[Mapping[str, Any]], padding: Mapping[str, float] | N
         `batch.sig` is (data (B, samples), lengths (B,)), lengths relative to the longest. `batch.skipped`
         lists (id, reason) of what was dropped. If nothing could be read, all items are kept, as silence of
         relative length 0, so that a process of a distributed run still has a batch to go through the step
-        with.
+        with; then `batch.placeholder` is True, and `lobes.training.Brain` counts it for nothing.
     """
     readable = [item for item in items if "sig" not in item or len(item["sig"])]
     skipped = [
@@ -188,7 +188,7 @@ def collate(items: Sequence[Mapping[str, Any]], padding: Mapping[str, float] | N
     batch = PaddedBatch(kept, padding_func=_pad_right, per_key_padding_kwargs=values)
     if not readable:
         batch.sig = PaddedData(torch.zeros(len(kept), _PLACEHOLDER_SAMPLES), torch.zeros(len(kept)))
-    batch.skipped = skipped
+    batch.skipped, batch.placeholder = skipped, not readable
     return batch
 
 

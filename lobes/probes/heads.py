@@ -50,7 +50,7 @@ class LinearHead(nn.Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Return logits (B, outputs) from frames (B, T, D) and mask (B, T)."""
         x = self.projection(x.masked_fill(~valid.unsqueeze(-1), 0.0))
-        return self.output(self.dropout(self.norm(self.pool(x, valid))))
+        return self.output(self.dropout(self.norm(self.pool(x, valid), valid.any(1))))
 
 
 class AttentiveHead(nn.Module):
@@ -80,7 +80,7 @@ class AttentiveHead(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Return logits (B, outputs) from frames (B, T, D) and mask (B, T)."""
-        return self.output(self.dropout(self.norm(self.pool(x, valid))))
+        return self.output(self.dropout(self.norm(self.pool(x, valid), valid.any(1))))
 
 
 class FrameLinear(nn.Module):

@@ -28,8 +28,11 @@ class PooledNorm(nn.BatchNorm1d):
     def __init__(self, dim: int) -> None:
         super().__init__(dim, affine=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, D) to (N, D)."""
+    def forward(self, x: Tensor, heard: Tensor | None = None) -> Tensor:
+        """(N, D) to (N, D); rows that the mask `heard` (N,) leaves out, of utterances without a frame, are 0."""
+        if heard is not None:
+            rows = PooledNorm.forward(self, x[heard])
+            return rows.new_zeros(x.shape).masked_scatter(heard.unsqueeze(-1), rows)
         if self.training and training_processes() > 1:
             count = sum_over_processes(torch.tensor(float(len(x)), device=x.device))
             return self._together(x, count) if count > 1 else self._as_before(x)

@@ -263,14 +263,17 @@ def seq2seq_loss(
     ctc_weight : float
         Between 0 and 1; the rest is attention's. An utterance that CTC cannot align is without it.
 
+    An utterance without a frame counts for nothing.
+
     Returns
     -------
     loss, weight : tensors ()
         In nats per token; the number of target tokens, ends included.
     """
     assert output.logits is not None
-    targets, target_lengths = batch.tokens
-    loss, weight = attention_loss(output.logits, targets, target_lengths, end, smoothing)
+    heard = output.valid.any(1)
+    targets, target_lengths = (part[heard] for part in batch.tokens)
+    loss, weight = attention_loss(output.logits[heard], targets, target_lengths, end, smoothing)
     if not ctc_weight:
         return loss, weight
     if output.ctc_logits is None:

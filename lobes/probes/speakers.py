@@ -119,7 +119,7 @@ class XVector(nn.Module):
         x = self.norm(x, valid)
         for layer in self.layers:
             x = layer(x, valid)
-        return self.output(self.dropout(self.pooled_norm(self.pool(x, valid))))
+        return self.output(self.dropout(self.pooled_norm(self.pool(x, valid), valid.any(1))))
 
 
 class SqueezeExcitation(nn.Module):
@@ -266,4 +266,4 @@ class ECAPA(nn.Module):
             outputs.append(block(total, valid))
             total = total + outputs[-1]
         joined = self.join(torch.cat(outputs, dim=-1), valid).relu().masked_fill(~valid.unsqueeze(-1), 0.0)
-        return self.output(self.dropout(self.pooled_norm(self.pool(joined, valid))))
+        return self.output(self.dropout(self.pooled_norm(self.pool(joined, valid), valid.any(1))))

@@ -159,6 +159,20 @@ class NormStatistics:
         self.keep()
 
 
+def synchronise_norms(module: nn.Module) -> nn.Module:
+    """Put SyncBatchNorm in the place of batch normalisation; what derives from it has statistics of its own making.
+
+    `torch.nn.SyncBatchNorm.convert_sync_batchnorm` would replace these too, such as `lobes.probes.norms.FrameNorm`.
+    """
+    if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for name, child in module.named_children():
+        found = synchronise_norms(child)
+        if found is not child:
+            setattr(module, name, found)
+    return module
+
+
 def unwrap(module: nn.Module) -> nn.Module:
     """Return the module that DistributedDataParallel, DataParallel or `torch.compile` wrapped."""
     while True:

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from lobes.errors import LobesError
 from lobes.probes.processes import shared_backward
 from lobes.training.accumulation import AccumulationGroup, Totals
-from lobes.training.parallel import NormStatistics, average_gradients, broadcast_buffers, world_size
+from lobes.training.parallel import NormStatistics, average_gradients, broadcast_buffers, synchronise_norms, world_size
 from lobes.training.rng import RandomState
 from lobes.training.schedules import apply_schedule
 from lobes.training.signals import StopSignals
@@ -124,7 +124,7 @@ class StepBrain(sb.Brain):
             with self.training_ctx:
                 outputs = self.compute_forward(batch, sb.Stage.TRAIN)
                 loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
-            weight = self._take_weight()
+            weight = self._take_weight() * (not getattr(batch, "placeholder", False))
             with shared_backward(counts=weight > 0):
                 self.scaler.scale(self._to_sum(loss, weight)).backward()
         ids = getattr(batch, "id", ())
@@ -134,6 +134,13 @@ class StepBrain(sb.Brain):
             self._finish_group()
         self.on_fit_batch_end(batch, outputs, loss, should_step)
         return loss.detach()
+
+    def evaluate_batch(self, batch: Any, stage: sb.Stage) -> Tensor:
+        """The loss of a batch; of one in which nothing could be read none, so that no item of it is scored."""
+        if getattr(batch, "placeholder", False):
+            self._weight = 0.0
+            return torch.zeros(())
+        return super().evaluate_batch(batch, stage)  # type: ignore[no-any-return]
 
     def _take_weight(self) -> float:
         weight, self._weight = (1.0 if self._weight is None else self._weight), None
@@ -168,6 +175,7 @@ class StepBrain(sb.Brain):
         elif totals.weight == 0:
             logger.warning("no item of this step could be used: the step is left out")
             self._clear_gradients()
+            self._norms.put_back()
         else:
             norm = self.optimizers_step(world_size() / totals.weight)
             if norm is not None:
@@ -271,7 +279,7 @@ class StepBrain(sb.Brain):
                 continue
             broadcast_buffers(module)
             if on_cuda:  # there is no SyncBatchNorm on CPU: running statistics are averaged before evaluation
-                module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+                module = synchronise_norms(module)
             self.modules[name] = DistributedDataParallel(
                 module,
                 device_ids=[self.device] if on_cuda else None,
