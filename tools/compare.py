@@ -20,6 +20,8 @@ from lobes.evaluation.leaderboard import known_metrics
 from lobes.training import run
 
 METRICS = known_metrics()
+#: Of records with `errors` and `length`, which do not say of what.
+RATES = {"wer", "cer", "per"}
 
 
 def same_metric(results: list[dict[str, Any]]) -> Metric:
@@ -30,6 +32,19 @@ def same_metric(results: list[dict[str, Any]]) -> Metric:
     return METRICS[names.pop()]
 
 
+def check_metric(name: str, results: list[dict[str, Any]]) -> None:
+    """Refuse an error rate that the records do not hold: words, characters and phones are counted alike."""
+    for result in results:
+        main = result["metric"]["name"]
+        if name != main and main in RATES and name in RATES:
+            raise DataError(
+                f"--metric {name}: the records of {result['system']} count the errors of its {main}; expected {main}, "
+                f"or results of a run with --metric {name}"
+            )
+        if name in RATES - {"wer"} and main != name and main not in RATES:
+            raise DataError(f"--metric {name}: the records of {result['system']} hold none; expected {main}")
+
+
 def main() -> None:
     """Print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -38,6 +53,8 @@ def main() -> None:
     parser.add_argument("--metric", choices=sorted(METRICS), help="another of their records than the main one")
     options = parser.parse_args()
     results = [read_result(path) for path in options.results]
+    if options.metric:
+        check_metric(options.metric, results)
     metric = METRICS[options.metric] if options.metric else same_metric(results)
     for result in results:
         found = bootstrap_interval(result["records"], metric)

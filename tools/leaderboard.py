@@ -178,7 +178,7 @@ def _run_recipe(cell: Cell) -> None:
     (cell.folder / "failed.json").unlink(missing_ok=True)
     note = cell.folder / "cell.json"
     resumed = note.is_file()
-    write_json(note, {"options": cell.options, "recipe": cell.recipe, "hparams": cell.hparams})
+    write_json(note, cell.note)
     on_cpu = "--device=cpu" in cell.options or not torch.cuda.is_available()
     sys.argv = cell.command  # which result.json tells
     with Energy("cpu" if on_cpu else "cuda") as energy:

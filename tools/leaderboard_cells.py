@@ -74,6 +74,15 @@ class Cell:
         """The same with the program, from the repository's root."""
         return [f"{self.recipe}/train.py", *(word.replace(f"{ROOT}/", "") for word in self.argv)]
 
+    @property
+    def note(self) -> dict[str, Any]:
+        """What it is a run of, wherever the repository and the folder of the runs are."""
+        places = {f"{self.out}/": "{out}/", f"{ROOT}/": ""}
+        options = list(self.options)
+        for place, word in places.items():
+            options = [option.replace(place, word) for option in options]
+        return {"options": options, "recipe": self.recipe, "hparams": self.hparams}
+
     def load(self) -> ModuleType:
         """The recipe's train.py."""
         path = ROOT / self.recipe / "train.py"
@@ -125,13 +134,20 @@ def plan(path: Path, out: Path | None = None) -> tuple[dict[str, Any], list[Cell
         if other is not cell:
             raise ConfigError(f"{path}: '{other}' and '{cell}' both go to {cell.folder}; give one another name")
         before = read_json(cell.folder / "cell.json")
-        if before and before["options"] != cell.options:
-            odd = sorted(set(before["options"]) ^ set(cell.options)) or ["their order"]
+        odd = _odd(before, cell.note) if before else []
+        if odd:
             raise ConfigError(
                 f"{cell.folder}: was run with other options ({', '.join(odd)}) than {path} gives; "
                 "give another out, or delete that folder"
             )
     return known, cells
+
+
+def _odd(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What two notes of a cell differ by."""
+    odd = sorted(set(before["options"]) ^ set(now["options"]))
+    odd += [f"{key} {before[key]}, {now[key]}" for key in ("recipe", "hparams") if before[key] != now[key]]
+    return odd or ([] if before["options"] == now["options"] else ["their order"])
 
 
 def _of_task(name: str, task: Mapping[str, Any], board: Mapping[str, Any], out: Path, place: str) -> list[Cell]:

@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 
 from lobes.errors import DataError
-from lobes.evaluation.leaderboard import ROW_COLUMNS, Row
-from lobes.evaluation.metrics import PERCENT
+from lobes.evaluation.leaderboard import ROW_COLUMNS, Row, metric_named
+from lobes.evaluation.metrics import HIGHER_IS_BETTER, PERCENT
 
 PUBLISHED_COLUMNS = ("task", "model", "mode", "head", "metric", "unit", "value", "deviation", "mark", "source")
 
@@ -53,5 +53,14 @@ def read_published(path: str | Path) -> list[Row]:
             row |= {name: line[name] for name in ("task", "model", "mode", "head", "metric")}
             row |= {"value": value, "seed_deviation": None if math.isnan(deviation) else deviation, "percent": percent}
             row |= {"published": True, "generated": False, "source": f"{line['source']} [{line['mark']}]"}
-            rows.append(row | {"higher_is_better": not line["metric"].endswith(("er", "eer", "dcf"))})
+            rows.append(row | {"higher_is_better": _higher_is_better(line["metric"])})
     return rows
+
+
+def _higher_is_better(name: str) -> bool:
+    """Of our own metrics as they say, of others by their names: errors and costs are better when lower."""
+    metric = metric_named(name)
+    if metric is not None:
+        return metric.higher_is_better or name in HIGHER_IS_BETTER
+    words = name.lower().split("_")
+    return not (words[-1].endswith(("er", "error", "rate", "loss")) or {"dcf", "cllr", "error"} & set(words))

@@ -145,8 +145,8 @@ def write_result(
     result = {
         "format": FORMAT,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "task": task,
-        "system": system,
+        "task": str(task),
+        "system": str(system),  # --name=7 is a number
         "metric": {"name": metric.name, **interval.as_dict(), "higher_is_better": metric.higher_is_better},
         "other_metrics": dict(other_metrics or {}),
         "seed": seed,

@@ -86,6 +86,18 @@ def test_generated_speech_can_be_said_without_a_sidecar(tmp_path) -> None:
     assert write(tmp_path, generated_speech=True)["generated_speech"] is True
 
 
+def test_a_name_that_is_a_number_is_a_name(tmp_path) -> None:
+    write_result(
+        tmp_path,
+        task="toy",
+        system=7,
+        metric=accuracy,
+        records=label_records([1, 0], [1, 1], groups=["a", "b"]),
+        seed=1,
+    )
+    assert read_result(tmp_path)["system"] == "7"
+
+
 def test_a_failing_write_keeps_the_former_result(tmp_path) -> None:
     before = write(tmp_path)
     with pytest.raises(DataError, match="records"):

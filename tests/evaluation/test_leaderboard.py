@@ -149,6 +149,24 @@ def test_published_rows_without_figure_or_source_are_refused(tmp_path, line, com
         read_published(path)
 
 
+def test_published_errors_and_costs_are_better_when_lower(tmp_path):
+    path = tmp_path / "published.csv"
+    lower = [
+        "wer",
+        "concept_error_rate",
+        "concept_value_error_rate",
+        "min_dcf_0.01",
+        "cllr",
+        "eer",
+        "cver",
+        "concept_er",
+    ]
+    higher = ["slot_f1", "bleu", "uar", "ccc", "concept_f1", "average_precision", "intent_accuracy"]
+    rows = [f"a,b,,,{name},%,12,,R,here" for name in lower + higher]
+    path.write_text("\n".join([PUBLISHED.read_text().splitlines()[0], *rows]) + "\n")
+    assert [row["higher_is_better"] for row in read_published(path)] == [False] * len(lower) + [True] * len(higher)
+
+
 def test_a_metric_that_is_not_known_is_shown_but_not_resampled():
     odd = mean_metric("oddity", "errors")
     entries = [

@@ -205,6 +205,8 @@ def test_wrong_choices_are_named(allosat, tmp_path):
     data = (f"--data_folder={allosat(seconds=1.0)}", LOGMEL, "--steps=1")
     with pytest.raises(ConfigError, match="over is 'corpus'"):
         train(RECIPE, tmp_path / "a", *data, "--loss_over=corpus", hparams="allosat.yaml")
+    with pytest.raises(ConfigError, match="head is .*: expected LinearRater, GRURater or BiLSTMRater"):
+        train(RECIPE, tmp_path / "h", *data, "--head=LinearHead", hparams="allosat.yaml")
     labels = tmp_path / "allosat" / "annotations" / "labels"
     for path in labels.glob("*.csv"):
         path.write_text("time;satisfaction\n0;0.5\n")

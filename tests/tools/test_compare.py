@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from lobes.errors import DataError
-from lobes.evaluation import accuracy, event_f1, label_records, masked_accuracy, read_rows, write_result
+from lobes.evaluation import (
+    accuracy,
+    cer,
+    char_errors,
+    event_f1,
+    label_records,
+    masked_accuracy,
+    read_rows,
+    wer,
+    word_errors,
+    write_result,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
@@ -43,6 +54,26 @@ def test_results_of_every_recipe_are_compared_and_kept(tmp_path, monkeypatch, ca
         ("good", kind),
         ("bad", kind),
     ]
+
+
+def test_an_error_rate_is_of_what_its_records_count(tmp_path, monkeypatch, capsys):
+    texts = ["ab cd", "ef gh ij"] * 4, ["ab ce", "ef gh ij"] * 4
+    groups = [f"s{i % 4}" for i in range(8)]
+    words = [row | {"group": group} for row, group in zip(word_errors(*texts), groups, strict=True)]
+    letters = [row | {"group": group} for row, group in zip(char_errors(*texts), groups, strict=True)]
+    folders = [found(tmp_path / "w", "words", wer, words), found(tmp_path / "c", "letters", cer, letters)]
+    for chosen, metric in ((folders, "wer"), (folders, "cer"), (folders[:1], "cer"), (folders[:1], "per")):
+        monkeypatch.setattr(sys, "argv", ["compare.py", *chosen, "--metric", metric])
+        with pytest.raises(DataError, match=f"--metric {metric}: the records of .* count the errors of its"):
+            compare.main()
+    monkeypatch.setattr(sys, "argv", ["compare.py", folders[1], "--metric", "cer"])
+    compare.main()
+    assert "cer 0.0769" in capsys.readouterr().out
+    monkeypatch.setattr(
+        sys, "argv", ["compare.py", found(tmp_path / "e", "e", event_f1, detections(1)), "--metric", "cer"]
+    )
+    with pytest.raises(DataError, match="hold none; expected event_f1"):
+        compare.main()
 
 
 def test_results_of_two_metrics_are_refused(tmp_path, monkeypatch):

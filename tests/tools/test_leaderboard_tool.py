@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
@@ -284,6 +285,35 @@ def test_cells_of_other_options_are_not_mixed_up(toy):
     run(board)
     with pytest.raises(ConfigError, match=r"was run with other options \(--seconds=0\)"):
         leaderboard_cells.plan(toy("seconds: 0"))
+
+
+def test_nor_are_those_of_other_hparams_or_recipes(toy, tmp_path):
+    board = toy()
+    run(board)
+    recipe = tmp_path / "recipes" / "Toy" / "task"
+    shutil.copy(recipe / "hparams" / "tiny.yaml", recipe / "hparams" / "other.yaml")
+    shutil.copytree(recipe, recipe.with_name("more"))
+    text = board.read_text()
+    for change, complaint in (
+        (
+            ("recipe: recipes/Toy/task", "recipe: recipes/Toy/task, hparams: other.yaml"),
+            "hparams tiny.yaml, other.yaml",
+        ),
+        (("recipe: recipes/Toy/task", "recipe: recipes/Toy/more"), "recipe recipes/Toy/task, recipes/Toy/more"),
+    ):
+        board.write_text(text.replace(*change))
+        with pytest.raises(ConfigError, match=complaint):
+            leaderboard_cells.plan(board)
+
+
+def test_finished_cells_may_be_moved(toy, tmp_path):
+    board = toy("prepare: '{out}/manifests'")
+    run(board)
+    (tmp_path / "results" / "leaderboard").rename(tmp_path / "elsewhere")
+    known, cells = leaderboard_cells.plan(board, tmp_path / "elsewhere")
+    assert len(cells) == 2 and all(cell.done for cell in cells)
+    run(board, "--out", str(tmp_path / "elsewhere"), "--table")
+    assert (tmp_path / "elsewhere" / "leaderboard.html").is_file()
 
 
 def test_nothing_to_show_is_said(toy):

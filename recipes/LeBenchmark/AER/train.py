@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from inspect import signature
 from pathlib import Path
 
 from speechbrain import Stage
@@ -23,6 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from lobes.dataio import audio_dataset, read_manifest, take_clips
 from lobes.dataio.ratings import rating_range, rating_reader
+from lobes.errors import ConfigError
 from lobes.evaluation import AGREEMENT, accuracy, agreement_records, bootstrap_interval, ccc, uar, write_result
 from lobes.probes import PacedEncoder, ccc_loss, decision_records, probe_fold, rated_steps, seeded
 from lobes.training import Brain, DecidingBrain, all_folds, costs, on_main, run, start_experiment, tune_fold
@@ -75,6 +77,8 @@ class Teller(DecidingBrain):
 
 def rate(hparams, run_opts, manifests) -> dict:
     """Train on one split, choose on another, test on the third."""
+    if "bounds" not in signature(head_of(hparams)).parameters:
+        raise ConfigError(f"head is {hparams['head']}: expected LinearRater, GRURater or BiLSTMRater, which rate steps")
     encoder = PacedEncoder(load_upstream(hparams), hparams["period"], hparams["piece_seconds"])
     splits = {split: read_manifest(path) for split, path in manifests.items()}
     keys = ("id", "sig", "group", "rating")
