@@ -66,30 +66,57 @@ class EWC(L2SP):
 
     `strength / 2 · Σ Fᵢ (wᵢ - w₀ᵢ)²`: weights that the old task needs are held, the others are free.
 
+    F is scaled to a mean of 1 over the weights that are held, so that `strength` means what it means for `L2SP`: where
+    all weights move equally far, the terms are equal. Unscaled, F depends on the size of the encoder and on the old
+    loss, a mean over frames: that of sm-tiny and its pretraining has a mean near 1e-6, with which a λ of 100 holds
+    nothing.
+
     Parameters
     ----------
     encoder : nn.Module
         As for `L2SP`.
     strength : float
-        λ.
+        λ, for the scaled F.
     importance : mapping of str to Tensor
         F, from `fisher` on the old task, by the encoder's names of its parameters.
+    scaled : bool
+        False: F as it is given, as in eq. 3, for a λ that was chosen for it.
 
     Raises
     ------
     ConfigError
-        As for `L2SP`, or if a trained weight has no importance of its shape.
+        As for `L2SP`, or if a trained weight has no importance of its shape, or if none has any.
+
+    Example
+    -------
+    >>> layer = nn.Linear(2, 1, bias=False)
+    >>> control = EWC(layer, strength=0.5, importance={"weight": torch.tensor([[3e-6, 1e-6]])})
+    >>> with torch.no_grad():
+    ...     _ = layer.weight.add_(2.0)
+    >>> round(control().item(), 4)  # as L2SP's: 0.25 · (1.5 + 0.5) · 2²
+    2.0
     """
 
-    def __init__(self, encoder: nn.Module, strength: float, importance: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, encoder: nn.Module, strength: float, importance: Mapping[str, Tensor], scaled: bool = True
+    ) -> None:
         super().__init__(encoder, strength)
         for name, parameter in self._trained.items():
             if name not in importance or importance[name].shape != parameter.shape:
                 raise ConfigError(f"EWC: importance of {name} is missing or of another shape; estimate it by fisher()")
-        self._importance = {name: importance[name] for name in self._trained}
+        held = {name: importance[name] for name in self._trained}
+        self._importance = _to_mean_one(held) if scaled else held
 
     def _weighed(self, name: str, squares: Tensor) -> Tensor:
         return squares * self._importance[name].to(squares)
+
+
+def _to_mean_one(importance: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    total = sum(float(values.double().sum()) for values in importance.values())
+    mean = total / sum(values.numel() for values in importance.values())
+    if not 0 < mean < float("inf"):
+        raise ConfigError(f"EWC: importance has a mean of {mean}; expected a positive one, as fisher() estimates it")
+    return {name: values / mean for name, values in importance.items()}
 
 
 def fisher(

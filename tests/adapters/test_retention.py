@@ -108,9 +108,33 @@ def test_l2sp_holds_all_weights_and_ewc_those_that_the_old_task_needs():
     old = [torch.tensor([[value, 0.0]]) for value in (1.0, -2.0, 3.0)]  # the old task never saw the second input
     importance = fisher(elastic, lambda x: (elastic(x) - 1).square().mean(), old)
     assert importance["weight"][0, 0] > 0 and importance["weight"][0, 1] == 0
-    train(elastic, EWC(elastic, 2.0, importance))
+    train(elastic, EWC(elastic, 5.0, importance))
     needed, free = elastic.weight[0].tolist()
     assert abs(needed) < 0.15 and free == pytest.approx(1, abs=0.3)
+
+
+def test_the_strength_of_ewc_means_what_that_of_l2sp_means():
+    layer = nn.Linear(2, 1)
+    importance = {"weight": torch.tensor([[5.0, 1.0]]), "bias": torch.tensor([0.0]), "frozen": torch.tensor([99.0])}
+    tiny = {name: 1e-6 * values for name, values in importance.items()}
+    held, elastic, scaled = L2SP(layer, 3.0), EWC(layer, 3.0, importance), EWC(layer, 3.0, tiny)
+    textbook = EWC(layer, 3.0, tiny, scaled=False)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter += 2.0
+    assert held().item() == pytest.approx(18)
+    assert elastic().item() == pytest.approx(18) == scaled().item(), "whatever the scale of the importance"
+    assert textbook().item() == pytest.approx(36e-6), "eq. 3: 3 / 2 · 6e-6 · 2²"
+    with torch.no_grad():
+        layer.weight[0, 1] -= 2.0
+    assert held().item() == pytest.approx(12) and scaled().item() == pytest.approx(15), "the needed weight counts more"
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_importance_that_holds_nothing_is_refused(value):
+    importance = {"weight": torch.full((1, 2), value), "bias": torch.full((1,), value)}
+    with pytest.raises(ConfigError, match=f"mean of {value}; expected a positive one"):
+        EWC(nn.Linear(2, 1), 1.0, importance)
 
 
 def test_fisher_is_the_mean_of_squared_gradients():

@@ -76,7 +76,8 @@ def test_controls_hold_the_encoder(pretrained):
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter += 0.1
-    assert control().item() > 0
+    weights = sum(parameter.numel() for parameter in encoder.parameters())
+    assert control().item() == pytest.approx(2.0 / 2 * 0.1**2 * weights, rel=1e-3), "as L2SP with that strength"
     replay = replay_pretext(load_encoder(pretrained), pretrained, strength=0.5, batch_seconds=10.0)
     losses = [replay().item() for _ in range(8)]
     assert len(set(losses)) == 8, "other clips, or other masks, each time"
