@@ -38,7 +38,8 @@ METHODS: dict[str, tuple[str, float, tuple[str, ...]]] = {
     "probe": ("FrozenProbe", 0.0005, ()),
     "full": ("FullFineTuning", 0.0005, ()),
     "full, L2-SP": ("FullFineTuning", 0.0005, ("--control=!name:lobes.adapters.L2SP {strength: 0.1}",)),
-    "full, EWC": ("FullFineTuning", 0.0005, ("--control=!name:lobes.training.ewc_pretext {run: %s, strength: 100.0}",)),
+    # The strength of L2-SP, as importance has a mean of 1.
+    "full, EWC": ("FullFineTuning", 0.0005, ("--control=!name:lobes.training.ewc_pretext {run: %s, strength: 0.1}",)),
     "full, replay": ("FullFineTuning", 0.0005, ("--control=!name:lobes.training.replay_pretext {run: %s}",)),
     "BitFit": ("BitFit", 0.002, ()),
     "LayerNorm": ("LayerNormTuning", 0.002, ()),
