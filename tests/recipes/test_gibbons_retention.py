@@ -134,7 +134,7 @@ def test_all_methods_on_one_encoder_go_on_where_they_were_stopped(
     danum(kinds=("duet", "noise"), clips=2)
     monkeypatch.setenv("LOBES_DATA", str(tmp_path))
     out = tmp_path / "tuning"
-    arguments = ["--ssl", str(pretrained), "--out", str(out), "--table", str(tmp_path / "table"), "--parts", "3"]
+    arguments = ["--ssl", str(pretrained), "--out", str(out), "--docs", str(tmp_path / "docs"), "--parts", "3"]
     few = ["--set", "classes=[duet, noise]", "epochs=1", "train_loader.batch_seconds=4"]
     monkeypatch.setattr(sys, "argv", ["study", *arguments, *few, "--methods", "full, replay", "prompt"])
     tuning_study.main()

@@ -74,6 +74,12 @@ def test_a_run_that_fails_is_an_error_at_the_end(study):
         study("LoRA", "IA3", "prefix", fails=["LoRA"])
 
 
+def test_l2sp_and_ewc_hold_with_the_same_strength():
+    options = (tuning_study.METHODS[name][2] for name in ("full, L2-SP", "full, EWC"))
+    l2sp, ewc = (re.findall(r"strength: ([\d.]+)", " ".join(given)) for given in options)
+    assert l2sp == ewc and len(ewc) == 1
+
+
 def test_the_readme_says_what_fits_what(monkeypatch):
     from transformers import HubertConfig
 
