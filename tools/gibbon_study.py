@@ -5,10 +5,11 @@
     python tools/gibbon_study.py --table --publish                       # study.csv and README of recipes/Gibbons/SSL
 
 Pools: `calls`, unlabelled clips of the forest without the recorder to be tested (one pretraining for each recorder);
-`heard`, those of all recorders but its validation split's (transductive: no label of a recorder that is tested, but its
-sound); `both`, calls as in `calls`, and speech; `speech`, an encoder that has heard no animal (--speech). Their controls are `untrained`, the same architecture with random weights,
-and `log-mel`. Every run is one that its recipe's command gives; results go to results/gibbons. Differences are paired
-over recorders, and adjusted for the pools that are compared with one control in a task (Holm).
+`heard`, those of all recorders but its validation split's (transductive: no label of a recorder that is tested, but
+its sound); `both`, calls as in `calls`, and speech; `speech`, an encoder that has heard no animal (--speech). Their
+controls are `untrained`, the same architecture with random weights, and `log-mel`. Every run is one that its recipe's
+command gives; results go to results/gibbons. Differences are paired over recorders, and adjusted for the pools that
+are compared with one control in a task (Holm).
 """
 
 from __future__ import annotations
