@@ -35,16 +35,37 @@ logger = get_logger(__name__)
 _GRACE = 3.0
 
 
-#: Top-level values that say what a run is of: a folder that holds a run with others is not gone on with.
+#: Top-level values that say what a run is of: a folder that holds a run with others is not gone on with. What else a
+#: recipe's YAML has may change, which tests/recipes/test_recipe_hparams.py lists with the reason.
 _IDENTITY = (
-    "name", "seed", "encoder", "untrained", "frozen", "mode", "adaptation", "control", "faster", "head", "mapping",
-    "prepare", "teacher", "teacher_layers", "objective", "strategy", "share", "filters", "cap", "cap_by", "scores",
-    "unit_layer", "n_units",
+    "name", "seed",
+    # What hears, how it is tuned, and what is put on it
+    "encoder", "source_task", "untrained", "frozen", "faster", "mode", "adaptation", "control", "normalize_layers",
+    "period", "piece_seconds", "head", "mapping", "embedding_dim", "parser", "sparsity",
+    # What it is trained on
+    "held_out", "target_language", "lexicon", "sample_rate", "transform", "max_seconds", "cut_seconds", "window",
+    "train_hours", "train_clips", "train_takes", "folds", "n_folds", "valid_speakers",
+    "strategy", "share", "filters", "cap", "cap_by", "scores", "unit_layer", "n_units",
+    # What it is to say, and what it is told of its mistakes
+    "label", "classes", "target", "tokenizer", "coding", "protocol", "teacher", "teacher_layers", "objective", "loss",
+    "loss_over", "positive_weight", "parser_weight", "label_smoothing", "ctc_weight",
+    # What comes back with a checkpoint, so that another value would do nothing
+    "encoder_lr", "gate_lr", "opt_class",
+    # What its checkpoints are kept by
+    "metric", "select", "average_by", "valid_trials",
+    # Last, since it is made of several of the above, which an error had better name
+    "prepare",
 )  # fmt: skip
+#: Values of these that stand for each other: a recogniser's checkpoint is chosen by `cer`, whichever is asked for.
+_ALIKE = {"metric": ("cer", "wer")}
 #: Of these, what may name a leaf: a file, whose content counts and not its name alone.
 _MODELS = ("encoder", "teacher")
-#: What may change from one start to the next: where things are, and how fast they are read.
-_ELSEWHERE = ("folder", "download", "n_jobs", "num_workers")
+#: What may change of these from one start to the next: where things are, how fast they are read, and what is for the
+#: test alone.
+_FREE = (
+    "folder", "download", "n_jobs", "num_workers",
+    "cut_seconds.test", "protocol.matching", "protocol.condition", "protocol.background", "protocol.probe",
+)  # fmt: skip
 
 
 class _Options(RunOptions):
@@ -132,7 +153,7 @@ def _check_folder(folder: Path, document: HparamsFile, leaves: Mapping[str, str]
     )
     for path in {**now, **before}:
         values = [known.get(path, "null") for known in (before, now)]
-        if values[0] != values[1]:
+        if values[0] != values[1] and not set(values) <= set(_ALIKE.get(path, ())):
             raise ConfigError(
                 f"output_folder {folder}: holds a run with {path}={values[0]}, not {values[1]}; "
                 "give another --output_folder or --name, or delete it"
@@ -147,7 +168,7 @@ def _check_folder(folder: Path, document: HparamsFile, leaves: Mapping[str, str]
 
 def _leaves(value: Any, path: str) -> dict[str, str]:
     """What a part of a file says, by dotted path: plain values, and tags with the parts that they are given."""
-    if path.endswith(_ELSEWHERE):
+    if path.endswith(_FREE):
         return {}
     tag = str(getattr(getattr(value, "tag", None), "value", None) or "")
     if isinstance(value, Mapping):

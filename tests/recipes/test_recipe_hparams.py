@@ -15,6 +15,7 @@ from lobes.distillation import first_layers
 from lobes.errors import ConfigError
 from lobes.export import load_encoder
 from lobes.training import HparamsFile
+from lobes.training.experiment import _IDENTITY
 
 FILES = sorted(RECIPES.glob("*/*/hparams/*.yaml"))
 BASES = [path for path in FILES if path.name == "base.yaml"]
@@ -26,6 +27,21 @@ SIZES = {
     "LibriSpeech/distillation/tiny.yaml": (0.13e6, 0.15e6),
     "LibriSpeech/distillation/hubert.yaml": (0.5e6, 0.6e6),
 }
+#: What may be given anew to a run that is gone on with, or that is finished and tested again.
+MAY_CHANGE = {
+    "where things are; the data in them are compared": ("data_folder", "output_folder"),
+    "names for tables": ("task", "data_name"),
+    "how long it trains": ("steps", "optimizer_step_limit", "epochs", "epoch_counter", "ckpt_interval_steps"),
+    "how a step is taken, from here on": ("lr_scheduler", "sparsity_warmup", "max_grad_norm", "precision",
+        "grad_accumulation_factor", "find_unused_parameters", "train_loader", "valid_loader", "test_loader"),
+    "where features are kept": ("features", "features_gib", "cache_features", "cache", "cache_gib", "cache_inputs",
+        "cache_precision"),
+    "how it is decoded": ("decoder", "search", "language_model", "thresholds", "average", "rule", "bands"),
+    "how it is tested": ("positive", "matching", "condition", "background", "swap", "test_trials", "s_norm", "p_target",
+        "score_pool"),
+    "fitted anew each time": ("probe",),
+    "built of the others": ("modules", "checkpointer"),
+}  # fmt: skip
 #: Multiply-accumulates per second of audio, over 10 s, of hparams/encoders/base.yaml.
 BASE_MACS = 2.2464e9
 
@@ -69,6 +85,13 @@ def name_of(path: Path) -> str:
 def trains(recipe: str) -> bool:
     """Whether anything in it is trained by steps, so that it needs a size for a cluster too; a probe's fit does not."""
     return any("opt_class" in given(path).tree for path in FILES if recipe_of(path) == recipe)
+
+
+def test_each_key_either_says_what_a_run_is_of_or_may_change():
+    """A new one goes into `_IDENTITY` of lobes/training/experiment.py, or, with the reason, into MAY_CHANGE above."""
+    used = {key for path in FILES for key in given(path).tree}
+    may_change = [key for keys in MAY_CHANGE.values() for key in keys]
+    assert sorted([*_IDENTITY, *may_change]) == sorted(used), "each once, and none that no recipe has"
 
 
 def test_each_recipe_has_both_sizes():

@@ -71,6 +71,44 @@ def test_what_was_chosen_and_how_it_was_tuned_are_part_of_a_run(changed, named, 
         _check_folder(run_folder, other)
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "named"),
+    [
+        ("train_clips: null", "train_clips: 1", "train_clips=null, not 1"),
+        ("train_hours: 0.2", "train_hours: 0.1", "train_hours=0.2, not 0.1"),
+        ("classes: [noise, duet]", "classes: [duet, noise]", "classes=[noise, duet], not [duet, noise]"),
+        (
+            "folds: !name:lobes.dataio.make_folds {n_folds: 4}",
+            "folds: !name:lobes.dataio.make_folds {n_folds: 2}",
+            "folds.n_folds=4, not 2",
+        ),
+        (
+            "opt_class: !name:torch.optim.SGD {lr: 0.1}",
+            "opt_class: !name:torch.optim.SGD {lr: 0.2}",
+            "opt_class.lr=0.1, not 0.2",
+        ),
+        ("metric: slot_f1", "metric: intent_accuracy", "metric=slot_f1, not intent_accuracy"),
+        ("metric: cer", "metric: per", "metric=cer, not per"),
+        ("metric: cer", "metric: wer", None),  # of a recogniser both are kept, and the checkpoint is the same
+        ("decoder: {beam: 1}", "decoder: {beam: 8}", None),
+        (
+            "cut_seconds: {train: 4.0, test: 4.0}",
+            "cut_seconds: {train: 3.0}",
+            "cut_seconds.train=4.0, not 3.0",
+        ),
+        ("cut_seconds: {train: 4.0, test: 4.0}", "cut_seconds: {train: 4.0, test: 3.0}", None),
+        ("train_loader: {batch_seconds: 8}", "train_loader: {batch_seconds: 4}", None),
+    ],
+)
+def test_what_it_learns_from_and_is_chosen_by_is_too(before, now, named, run_folder, tmp_path):
+    (run_folder / "hyperparams.yaml").write_text(before + "\n", encoding="utf-8")
+    if named is None:
+        _check_folder(run_folder, document(tmp_path, now + "\n"))
+        return
+    with pytest.raises(ConfigError, match=re.escape(f"holds a run with {named};")):
+        _check_folder(run_folder, document(tmp_path, now + "\n"))
+
+
 def test_a_longer_run_of_the_same_is(run_folder, tmp_path):
     _check_folder(run_folder, document(tmp_path, "encoder: a\nuntrained: False\nsteps: 20\n"))
 
