@@ -26,9 +26,10 @@ from lobes.training import loaders, rng
 from lobes.training.accumulation import Totals, to_floats
 from lobes.training.checkpointer import plain
 from lobes.training.logs import SkippedLog, TrainLog, seconds_since_start
-from lobes.training.parallel import NormStatistics, gather, rank, sum_over_ranks, unwrap, world_size
+from lobes.training.parallel import NormStatistics, gather, on_main, rank, sum_over_ranks, unwrap, world_size
 from lobes.training.signals import EXIT_INTERRUPTED, EXIT_TERMINATED, Requeue
 from lobes.training.steps import StepBrain
+from lobes.training.trained_on import check_data
 
 logger = get_logger(__name__)
 
@@ -52,7 +53,7 @@ class Brain(StepBrain):
     - Validation and test are shared over processes, and the loss that `on_stage_end` gets is the mean over all of
       them; `gather` collects per-item results. They draw the same random numbers each time.
     - SIGTERM, SIGUSR1 and Ctrl-C finish the step, save a checkpoint and leave with `EXIT_REQUEUE` or 130.
-    - A resumed run goes on exactly: sampler, random numbers, averages and logs included.
+    - A resumed run goes on exactly, sampler, random numbers, averages and logs included, and never on other data.
     - `train_log.csv` and `skipped.csv` are written to ``hparams["output_folder"]``.
     - ``hparams["lr_scheduler"]`` is applied before every optimizer step.
     - `ckpt_interval_steps` counts optimizer steps; compiling uses dynamic shapes.
@@ -166,16 +167,15 @@ class Brain(StepBrain):
         SystemExit
             The run was told to stop: `Requeue` after SIGTERM or SIGUSR1, code 130 after Ctrl-C.
         LobesError
-            The loss was not finite more than `nonfinite_patience` times in an epoch.
+            The loss was not finite more than `nonfinite_patience` times in an epoch; or the run was on other data.
         """
+        on_main(check_data, self.checkpointer, train=train_set, valid=valid_set)
         if self.test_only:
             logger.info("test_only: training is left out")
             return
         with self._stop:
             train = self._loader(train_set, sb.Stage.TRAIN, "dataloader-", train_loader_kwargs)
-            valid = None
-            if valid_set is not None:
-                valid = self._loader(valid_set, sb.Stage.VALID, None, valid_loader_kwargs)
+            valid = None if valid_set is None else self._loader(valid_set, sb.Stage.VALID, None, valid_loader_kwargs)
             self.on_fit_start()
             self._open_logs()
             if self._optimizer_step_limit_exceeded and self.step == 0:
