@@ -84,6 +84,30 @@ def intersections(reference: Times, detected: Times) -> NDArray[np.float64]:
     return np.maximum(earliest - latest, 0.0)
 
 
+def lies_in(spans: Times, events: Times, share: float) -> NDArray[np.bool_]:
+    """Whether at least `share` of each of N spans, and something of it, lies in any of K events, (N,).
+
+    What events share with each other counts once.
+
+    Example
+    -------
+    >>> lies_in(np.array([[0.0, 10.0]]), np.array([[0.0, 3.0], [1.0, 4.0]]), 0.5).tolist()
+    [False]
+    """
+    shared = intersections(_union(events), spans).sum(0)
+    return (shared > 0) & (shared >= share * (spans[:, 1] - spans[:, 0]) - _SLACK)
+
+
+def _union(events: Times) -> Times:
+    """The stretches that events cover, none of which overlap, in order."""
+    ordered = events[np.argsort(events[:, 0], kind="stable")]
+    ends = np.maximum.accumulate(ordered[:, 1])
+    first = np.ones(len(ordered), dtype=bool)
+    first[1:] = ordered[1:, 0] > ends[:-1]
+    last = np.append(first[1:], True)[: len(ordered)]
+    return np.stack([ordered[first, 0], ends[last]], axis=1)
+
+
 def times(events: Iterable[Annotation]) -> Times:
     """Beginning and end of each event, (n, 2), seconds."""
     return np.array([(event.start, event.end) for event in events], dtype=np.float64).reshape(-1, 2)

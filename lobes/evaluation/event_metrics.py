@@ -19,8 +19,8 @@ from lobes.evaluation.event_matching import (
     Events,
     by_score,
     collar,
-    intersections,
     labels_of,
+    lies_in,
     of_label,
     one_to_one,
     recordings,
@@ -94,7 +94,7 @@ def intersection_records(
     A detection is relevant where at least `dtc` of it lies in annotated events of its class (detection tolerance
     criterion), else a false positive; an annotated event is found where relevant detections cover at least `gtc` of it
     (ground truth intersection criterion). So one long detection may find several calls, and several short ones one.
-    Events of one class should not overlap each other, else what they share counts for each.
+    Where events of one class overlap each other, the time that they share counts once.
 
     The parameters and the records are those of `event_records`.
 
@@ -194,11 +194,8 @@ def intersection_hits(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which annotated events are found, (R,), and which detections are relevant, (E,); see `intersection_records`."""
     reference, detected = times(truth), times(found)
-    shared = intersections(reference, detected)
-    relevant = shared.sum(0) >= dtc * (detected[:, 1] - detected[:, 0]) - _SLACK
-    relevant &= shared.sum(0) > 0
-    covered = shared[:, relevant].sum(1)
-    return (covered >= gtc * (reference[:, 1] - reference[:, 0]) - _SLACK) & (covered > 0), relevant
+    relevant = lies_in(detected, reference, dtc)
+    return lies_in(reference, detected[relevant], gtc), relevant
 
 
 def _counted(

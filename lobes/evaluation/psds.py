@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobes.errors import DataError
-from lobes.evaluation.event_matching import Events, intersections, labels_of, of_label, times
+from lobes.evaluation.event_matching import Events, labels_of, lies_in, of_label, times
 from lobes.evaluation.event_metrics import intersection_hits
 
 if TYPE_CHECKING:
     from lobes.dataio.annotations import Annotation
 
 _HOUR = 3600.0
-_SLACK = 1e-9
 
 
 class PSDS(NamedTuple):
@@ -123,9 +122,7 @@ def _counts(
 
 def _triggered(wrong: Sequence[Annotation], truth: Sequence[Annotation], cttc: float) -> int:
     """How many false positives lie in events of another class."""
-    spans = times(wrong)
-    shared = intersections(times(truth), spans).sum(0)
-    return int(((shared > 0) & (shared >= cttc * (spans[:, 1] - spans[:, 0]) - _SLACK)).sum())
+    return int(lies_in(times(wrong), times(truth), cttc).sum())
 
 
 def _area(curves: Sequence[Sequence[tuple[float, float]]], alpha_st: float, max_efpr: float) -> PSDS:

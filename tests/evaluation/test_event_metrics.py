@@ -107,6 +107,39 @@ def test_intersections_give_what_psds_eval_gives(dtc, gtc, alpha_ct, alpha_st, v
     assert intersection_f1_macro(records) == pytest.approx(macro_f1, abs=1e-12)
 
 
+def test_what_overlapping_events_share_counts_once():
+    """Beside a count on a fine grid: of the share of a detection in calls, and of a call in relevant detections."""
+    twice, long = [Annotation(0.0, 3.0, "a")] * 2, [Annotation(0.0, 10.0, "a")]
+    [counts] = intersection_records({"f": twice}, {"f": long})
+    assert (counts["true_positives"], counts["false_positives"], counts["false_negatives"]) == (0, 1, 2)
+    [counts] = intersection_records({"f": long}, {"f": twice})
+    assert (counts["true_positives"], counts["false_positives"], counts["false_negatives"]) == (0, 0, 1)
+    crossed = psds(
+        {"f": [*long, *(Annotation(call.start, call.end, "b") for call in twice)]},
+        [{"f": [Annotation(0.0, 10.0, "a"), Annotation(0.0, 100.0, "a")]}],
+        {"f": 3600.0},
+        cttc=0.05,
+        alpha_ct=0.1,
+    )
+    assert crossed.efpr.tolist() == [0.0, 1.0], "3 % of the false positive is in another class: no cross-trigger"
+
+    rng, grid = np.random.default_rng(1), np.arange(0.5, 40)
+
+    def inside(found):
+        return np.array([(event.start < grid) & (grid < event.end) for event in found], dtype=bool).reshape(-1, 40)
+
+    for _ in range(100):
+        truth, found = (
+            [Annotation(float(s), float(s + n), "a") for s, n in zip(*rng.integers(1, 20, (2, count)), strict=True)]
+            for count in rng.integers(0, 5, 2)
+        )
+        called, heard = inside(truth), inside(found)
+        relevant = (heard & called.any(0)).sum(1) >= np.maximum(0.5 * heard.sum(1), 1)
+        hit = (called & heard[relevant].any(0)).sum(1) >= np.maximum(0.5 * called.sum(1), 1)
+        got_hit, got_relevant = event_metrics.intersection_hits(truth, found, 0.5, 0.5)
+        assert got_hit.tolist() == hit.tolist() and got_relevant.tolist() == relevant.tolist()
+
+
 def test_cross_triggers_and_inequality_cost():
     truth = {"f": [Annotation(0.0, 10.0, "a"), Annotation(20.0, 30.0, "b")]}
     found = {"f": [Annotation(0.0, 10.0, "a"), Annotation(22.0, 24.0, "a")]}  # the second lies in a "b"
