@@ -349,6 +349,7 @@ def _write_page(
         chosen,
         title=f"Calls in {root.name}",
         summary=text,
+        recordings=root,
         sample_rate=detector.sample_rate,
         # What is above hearing is played as slowly as a bat detector does.
         slow_down=detector.sample_rate / HEARD if detector.sample_rate > 48000 else 1.0,

@@ -117,6 +117,7 @@ def write_review(
     *,
     title: str,
     summary: str,
+    recordings: str | Path | None = None,
     sample_rate: int = 16000,
     slow_down: float = 1.0,
     figures: Sequence[tuple[Figure, str]] = (),
@@ -136,6 +137,9 @@ def write_review(
         In the order in which they are to be kept, should the page be too large; see `choose_items`.
     title, summary : str
         Plain text.
+    recordings : path, optional
+        The folder that `file` of the items is in; by default where the page is. The browser keeps marks by it, file,
+        time and class, so that a page of more recordings, of another choice or threshold has those of the one before.
     sample_rate : int
         Hz of pictures and sounds: what the detector reads.
     slow_down : float
@@ -178,8 +182,14 @@ def write_review(
     left_out = len(items) - len(rows)
     if left_out:
         summary += f" {left_out} further ones would not fit on this page."
-    run = hashlib.sha256(json.dumps([row["id"] for row in rows]).encode()).hexdigest()[:16]
-    data = {"run": run, "slow": 1 / slow_down, "picture": "data:image/webp;base64,", "audio": f"data:{kind};base64,"}
+    root = Path(path).parent if recordings is None else Path(recordings)
+    data = {
+        "folder": _short_hash(str(root.resolve())),
+        "former": _short_hash(json.dumps([row["id"] for row in rows])),  # by which marks were once kept
+        "slow": 1 / slow_down,
+        "picture": "data:image/webp;base64,",
+        "audio": f"data:{kind};base64,",
+    }
     page = (PAGES / "review.html").read_text(encoding="utf-8") % {
         "title": html.escape(title),
         "summary": html.escape(summary),
@@ -193,6 +203,10 @@ def write_review(
 
     atomic_write(path, page)
     return Path(path)
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _figures(figures: Sequence[tuple[Figure, str]]) -> str:

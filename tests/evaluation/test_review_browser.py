@@ -6,6 +6,7 @@ import html
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from review_items import ROWS, make_page
 
 from lobes.dataio.annotations import read_annotations
+from lobes.evaluation.review import ReviewItem
 
 pytestmark = pytest.mark.browser
 
@@ -149,6 +151,64 @@ def test_marks_outlive_the_visit_and_can_be_cleared(visits):
     assert first["stored"] == 1
     assert second["kept"] == first["undone"] and second["progress"] == first["progress"][1]
     assert second["cleared"] == [""] * 6 and second["stored"] == "{}"
+
+
+LOOK = """
+const found = { marks: Object.fromEntries(items.map(item => [item.file[0] + item.start, marks[item.id] || ""])) };
+found.dressed = marksOf().filter(mark => mark).length;
+"""
+
+
+def click(**verdicts: str) -> str:
+    """Steps that mark items by the first letter of their file and their start, such as n5="right", then look."""
+    return "".join(
+        f"""{{ const item = items.find(item => item.file[0] + item.start === "{place}");
+        element("item-" + item.id).querySelector("{".yes" if verdict == "right" else ".no"}").click(); }}"""
+        for place, verdict in verdicts.items()
+    ) + LOOK  # fmt: skip
+
+
+def moved(items: list[ReviewItem]) -> list[ReviewItem]:
+    """As another threshold would have them: each a quarter of its length shorter, and without the near miss."""
+    events = [replace(item.event, end=item.event.start + 0.75 * item.event.duration) for item in items[:5]]
+    return [replace(item, event=event, threshold=0.6) for item, event in zip(items, events, strict=False)]
+
+
+def test_marks_outlive_another_run_over_the_same_folder_alone(tmp_path):
+    profile = tmp_path / "profile"
+    some = make_page(tmp_path, change=lambda items: items[:3])
+    assert visit(some, profile, click(n5="right", n20="wrong"))["dressed"] == 2
+    all_of_them = {"n5": "right", "n7": "", "n20": "wrong", "s0.2": "", "s9.5": "", "s3": ""}
+    page = make_page(tmp_path, change=lambda items: items[::-1])
+    found = visit(page, profile, LOOK)
+    assert found["marks"] == all_of_them and found["dressed"] == 2
+    other = make_page(tmp_path, recordings=tmp_path / "elsewhere")
+    assert visit(other, profile, click(s3="right"))["marks"] == dict.fromkeys(all_of_them, "") | {"s3": "right"}
+    # Taken back and judged anew where the events have other ends, and seen from the first page again.
+    less = make_page(tmp_path, change=moved)
+    found = visit(less, profile, click(n5="right", n20="right", n7="wrong"))
+    assert found["marks"] == {"n5": "", "n7": "wrong", "n20": "right", "s0.2": "", "s9.5": ""}
+    again = visit(
+        make_page(tmp_path), profile, LOOK + 'element("clear").click(); found.left = localStorage.getItem(key);'
+    )
+    assert again["marks"] == all_of_them | {"n5": "", "n7": "wrong", "n20": "right"} and again["left"] == "{}"
+
+
+def test_clearing_a_page_leaves_what_is_not_on_it(tmp_path):
+    profile = tmp_path / "profile"
+    visit(make_page(tmp_path), profile, click(n5="right", s3="wrong"))
+    some = make_page(tmp_path, change=lambda items: items[:3])
+    assert visit(some, profile, 'element("clear").click();' + LOOK)["marks"] == {"n5": "", "n7": "", "n20": ""}
+    assert visit(make_page(tmp_path), profile, LOOK)["marks"]["s3"] == "wrong"
+
+
+def test_marks_that_were_kept_for_one_page_are_taken_over(tmp_path):
+    page, profile = make_page(tmp_path), tmp_path / "profile"
+    old = 'localStorage.setItem(former, JSON.stringify({ [items[1].id]: "wrong", [items[3].id]: "right" }));'
+    visit(page, profile, old + "const found = {};")
+    assert visit(page, profile, click(n5="right"))["marks"]["n7"] == "wrong"
+    found = visit(make_page(tmp_path, change=lambda items: items[:4]), profile, LOOK)
+    assert found["marks"] == {"n5": "right", "n7": "wrong", "n20": "", "s0.2": "right"}
 
 
 def test_pictures_and_sounds_are_there(visits):

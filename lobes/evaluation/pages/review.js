@@ -1,20 +1,55 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const items = data.items;
-const key = "lobes-review-" + data.run;
+const key = "lobes-review-folder-" + data.folder, former = "lobes-review-" + data.former;
 const element = id => document.getElementById(id);
 const cards = element("cards");
 const audio = new Audio();
 const STEP = 24;
 
-// ---- marks: item id -> "right" or "wrong", kept by the browser if it lets us
-let marks = {};
-try { marks = JSON.parse(localStorage.getItem(key)) || {}; } catch (error) { /* private window: for this visit only */ }
+// ---- marks: item id -> "right" or "wrong"
+// The browser keeps, if it lets us, what was marked in this folder of recordings, on whatever page of it. An event whose
+// ends another threshold has moved is the same: its intersection is at least half of the union.
+let kept = read() || read(former) || {}, marks = {};
+function read(name = key) {
+  try { return JSON.parse(localStorage.getItem(name)); } catch (error) { return null; } // private window: for this visit
+}
 function keep() {
-  try { localStorage.setItem(key, JSON.stringify(marks)); } catch (error) { /* as above */ }
+  try {
+    localStorage.setItem(key, JSON.stringify(kept));
+    localStorage.removeItem(former);
+  } catch (error) { /* as above */ }
+}
+function likeness(one, item) {
+  if (one.file !== item.file || one.label !== item.label) return 0;
+  return (Math.min(one.end, item.end) - Math.max(one.start, item.start)) /
+    (Math.max(one.end, item.end) - Math.min(one.start, item.start));
+}
+function placesOf(item) { // the likest last
+  const like = id => id === item.id ? 2 : likeness(kept[id], item);
+  return Object.keys(kept).filter(id => like(id) >= 0.5).sort((a, b) => like(a) - like(b));
+}
+function recall() {
+  for (const item of items) // marks of before are verdicts alone
+    if (typeof kept[item.id] === "string") kept[item.id] = entry(item, kept[item.id]);
+  for (const item of items) {
+    const place = placesOf(item).pop();
+    if (place) marks[item.id] = kept[place].verdict;
+  }
+}
+function entry(item, verdict) {
+  return { verdict, file: item.file, label: item.label, start: item.start, end: item.end };
+}
+function write(item, verdict) {
+  for (const id of placesOf(item)) delete kept[id];
+  delete marks[item.id];
+  if (verdict === null) return;
+  marks[item.id] = verdict;
+  kept[item.id] = entry(item, verdict);
 }
 function mark(item, verdict) {
-  if (verdict === null || marks[item.id] === verdict) delete marks[item.id]; else marks[item.id] = verdict;
+  kept = read() || kept; // another page may have added to them
+  write(item, marks[item.id] === verdict ? null : verdict);
   keep();
   dress(item);
   progress();
@@ -232,7 +267,8 @@ element("csv").onclick = () => save("verdicts.csv", "text/csv", asCsv());
 element("raven").onclick = () => save("verdicts.selections.txt", "text/plain", asRaven());
 element("clear").onclick = () => {
   if (!Object.keys(marks).length || !confirm("Forget all marks on this page?")) return;
-  marks = {};
+  kept = read() || kept;
+  for (const item of items) write(item, null);
   keep();
   arrange();
 };
@@ -255,4 +291,5 @@ const watcher = new IntersectionObserver(seen => {
   watcher.observe(element("more"));
 }, { rootMargin: "1200px" });
 watcher.observe(element("more"));
+recall();
 arrange();
