@@ -14,6 +14,7 @@ from lobes.adapters.anatomy import Anatomy
 from lobes.adapters.base import Adaptation
 from lobes.adapters.sites import TunedParameters, pretrained_modules, site_at
 from lobes.encoders import EfficientNetV2, Encoder
+from lobes.encoders.layerwise import Around
 from lobes.errors import ConfigError
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _NormBase)
@@ -103,12 +104,14 @@ def own_parameters(root: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
                 yield place, module, attribute
 
 
-def _unread(root: nn.Module) -> set[int]:
+def _unread(root: Any) -> set[int]:
     """Modules on which no layer depends: norms between the last one and the frames, positions that are not used."""
+    while isinstance(root, Around):  # whose layers are those of the encoder that it hears for
+        root = root.encoder
     if isinstance(root, (Encoder, EfficientNetV2)):
         return {id(root.norm)}
     stacks = [m for m in root.modules() if isinstance(getattr(m, "layers", None), nn.ModuleList)]
-    config: Any = getattr(root, "config", None)
+    config = getattr(root, "config", None)
     found = [
         getattr(m, n, None) for m in (root, *stacks) if _ends_in_norm(m, config) for n in ("layer_norm", "layernorm")
     ]

@@ -16,6 +16,7 @@ from lobes.adapters import (
     ConvLoRA,
     FullFineTuning,
     Houlsby,
+    LayerNormTuning,
     LLaMAAdapter,
     LoRA,
     PrefixTuning,
@@ -25,7 +26,17 @@ from lobes.adapters import (
     set_active,
 )
 from lobes.adapters.anatomy import ROLES
-from lobes.encoders import ConvolutionStem, EfficientNetV2, Encoder, LogMel, PlainBlock, StackingStem, StreamingEncoder
+from lobes.encoders import (
+    ConvolutionStem,
+    EfficientNetV2,
+    Encoder,
+    LogMel,
+    PitchShift,
+    PlainBlock,
+    StackingStem,
+    StreamingEncoder,
+    TimeExpansion,
+)
 from lobes.errors import ConfigError
 from lobes.mixers import SDPA, Chunks, LocalSDPA, SummaryMixing
 from lobes.mixers.attention import rotate
@@ -48,6 +59,26 @@ def test_every_layer_that_a_role_names_is_heard(mixer):
     (output.frames * torch.randn_like(output.frames)).sum().backward()
     silent = [name for name, p in encoder.named_parameters() if p.requires_grad and not p.grad.abs().sum() > 0]
     assert not silent
+
+
+@pytest.mark.parametrize("method", [FullFineTuning(), BitFit(), LayerNormTuning()], ids=repr)
+def test_all_that_is_tuned_has_gradients_behind_what_hears_for_an_encoder(method):
+    """The norm of the output frames has none: two processes would wait for it in vain."""
+    tuned = {}
+    for name, around in {
+        "alone": lambda encoder: encoder,
+        "slower": partial(TimeExpansion, factor=2),
+        "slower and lower": lambda encoder: PitchShift(TimeExpansion(encoder, factor=2), factor=2),
+    }.items():
+        encoder = around(small(SummaryMixing))
+        method.apply(encoder)
+        waveform, lengths = batch((6400, 3000))
+        output = encoder(waveform.repeat(1, 4), lengths)
+        sum((layer * torch.randn_like(layer)).sum() for layer in output.layers).backward()
+        trained = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
+        assert not [name for name, p in trained.items() if p.grad is None]
+        tuned[name] = sum(p.numel() for p in trained.values())
+    assert len(set(tuned.values())) == 1 and tuned["alone"] > 0
 
 
 @pytest.mark.parametrize("mixer", MIXERS)
