@@ -3,7 +3,8 @@
     LOBES_DATA=/corpora python tools/retention.py recipes/Gibbons/call_type/results/{LoRA,full,probe}/1 --ssl RUN
     LOBES_DATA=/corpora python tools/retention.py RUNS --ssl RUN --curve LoRA full --out docs/retention
 
-RUNS are runs of a recipe of Gibbons with an `adaptation`. For each of their folds, with the adapter at work: linear CKA
+RUNS are runs of a recipe of Gibbons with an `adaptation`; what is compared is the encoder before and after it, with
+reprogram.yaml that of the classifier of the source task. For each of their folds, with the adapter at work: linear CKA
 of each layer with the pretrained encoder, on speech and on calls; how far the weights have moved, where the method can
 be merged into them; spoken digits (FSDD, a logistic regression, each speaker left out in turn), before and after; and,
 given the pretraining's own run (--ssl), its loss and masked accuracy, before and after. --curve adds the encoders
@@ -43,7 +44,7 @@ from lobes.errors import DataError
 from lobes.evaluation import Metric, accuracy, paired_bootstrap, read_result, uar
 from lobes.export import load_encoder
 from lobes.probes import LogisticProbe, decision_records, probe_fold
-from lobes.training import MASKED_ACCURACY, HparamsFile, Pretext, load_pretext, pretext_loss, run
+from lobes.training import MASKED_ACCURACY, HparamsFile, Pretext, load_classifier, load_pretext, pretext_loss, run
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +172,8 @@ def measure(
     for fold in folds:
         source = find_source(folder, hparams.get("encoder").format(fold=fold.name))
         untrained, seed = hparams.get("untrained"), result["seed"]
-        load = partial(load_encoder, source, untrained=untrained, seed=seed)
+        mapped = hparams.get("mapping") is not None
+        load = partial(_load, source, mapped, untrained=untrained, seed=seed)
         before, after = load(), load_adapter(load(), fold / "adapter")
         pretrained = (source, seed if untrained else None)
         if pretrained not in known:
@@ -210,6 +212,11 @@ def measure(
     if pretext:
         row["masked"] = compare(*masked, MASKED_ACCURACY)
     return {**row, "folds": measured}
+
+
+def _load(source: str, mapped: bool, **options: Any) -> Any:
+    """The encoder that a run adapted: where labels are mapped, that of another run's classifier."""
+    return load_classifier(source, **options).encoder if mapped else load_encoder(source, **options)
 
 
 def compare(before: list[dict[str, Any]], after: list[dict[str, Any]], metric: Metric) -> dict[str, Any]:

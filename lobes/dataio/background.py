@@ -121,7 +121,8 @@ class BackgroundSwap:
     differs : str or sequence of str
         Columns in which the background's row differs from the waveform's.
     filter : callable, optional
-        (waveform, sample rate) -> waveform, on the background: `BandStop(400, 1800)` takes its call away.
+        A transform for `audio_dataset`, (waveform, sample rate, row, epoch) -> waveform, on the background and with the
+        background's own row: `BandStop(400, 1800)` takes its call away, `CallBandStop` the band it is annotated with.
     snr_db : float, optional
         Level of the waveform above the background, in dB over the whole clip; by default both are added as recorded.
     seed : int
@@ -140,7 +141,7 @@ class BackgroundSwap:
         backgrounds: str | os.PathLike[str] | Manifest,
         *,
         differs: str | Sequence[str] = "group",
-        filter: Callable[[Tensor, int], Tensor] | None = None,
+        filter: Callable[[Tensor, int, Row, int], Tensor] | None = None,
         snr_db: float | None = None,
         seed: int = 0,
     ) -> None:
@@ -168,7 +169,7 @@ class BackgroundSwap:
         path = self.manifest.audio_path(chosen)
         background = read_audio(path, sample_rate, chosen["start"], chosen["stop"], chosen["channel"])
         if self.filter is not None:
-            background = self.filter(background, sample_rate)
+            background = self.filter(background, sample_rate, chosen, epoch)
         try:
             return mix(waveform, background, self.snr_db, offset=draw(self.seed, "offset", row["id"], epoch))
         except DataError as error:

@@ -152,6 +152,22 @@ def test_the_background_of_another_is_mixed_in(recordings, tmp_path):
     assert {alone.choose(row)["group"] for row in rows if row["group"] == "a"} == {"b"}
 
 
+def test_a_background_loses_the_band_of_its_own_call(tmp_path):
+    """And not that of the clip that it is mixed into."""
+    rows = []
+    for group, hertz in (("a", 500), ("b", 2000)):
+        soundfile.write(tmp_path / f"{group}.wav", (0.1 * (sine(hertz) + sine(4000))).numpy(), 16000, subtype="FLOAT")
+        row = {"id": group, "wav": f"$data_root/{group}.wav", "start": 0.0, "stop": 1.0, "duration": 1.0}
+        row |= {"sample_rate": 16000, "channel": None, "group": group}
+        rows.append({**row, "low_hz": hertz - 100, "high_hz": hertz + 100})
+    calls = write_manifest(tmp_path / "calls.csv", rows, data_root=tmp_path, source="test", licence="CC0")
+    dataset = audio_dataset(calls, transform=BackgroundSwap(calls, filter=CallBandStop()))
+    for item, hertz in zip(dataset, (500, 2000), strict=True):
+        spectrum = np.abs(np.fft.rfft(item["sig"].numpy())) / 800  # 1 for what is there once
+        assert spectrum[[500, 2000]] == pytest.approx([float(hertz == 500), float(hertz == 2000)], abs=0.02)
+        assert spectrum[4000] > 1.01, "the background is there"
+
+
 def test_a_background_that_cannot_be_used_skips_the_item(recordings, tmp_path):
     silent = tmp_path / "silent"
     silent.mkdir()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,10 @@ from lobes.adapters import LabelMapping, load_adapter
 from lobes.dataio import read_audio
 from lobes.errors import CheckpointError, ConfigError
 from lobes.training import Checkpointer, HparamsFile, load_classifier, map_labels
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+
+import retention  # noqa: E402
 
 CLASSES = ["duet", "long.argus", "noise"]
 SHORT = ("--epochs=8", "--train_loader.batch_seconds=12")
@@ -67,6 +73,26 @@ def test_only_what_is_added_to_the_clips_is_learned(danum, source, tmp_path):
             output = model.encoder(waveform, torch.ones(1))
             found = model.probe(output.layers, output.valid)
         assert CLASSES[int(found.argmax())] == record["prediction"]
+
+
+def test_what_a_program_costs_is_measured_beside_the_source_task(danum, fsdd_folder, source, tmp_path, monkeypatch):
+    given = (f"--data_folder={danum(clips=1)}", f"--source_task={source}", f"--classes={CLASSES}", "--epochs=1")
+    train("Gibbons/call_type", tmp_path / "run", *given, hparams="reprogram.yaml")
+    (tmp_path / "fsdd").rename(tmp_path / "heard")
+    fsdd_folder(takes=1, speakers=("ann", "bob", "cleo"))  # two to fit the probe of digits, one to test
+    monkeypatch.setenv("LOBES_DATA", str(tmp_path))
+    few = ["--out", str(tmp_path / "out"), "--folds", "1", "--takes", "1", "--clips", "1"]
+    monkeypatch.setattr(sys, "argv", ["retention.py", str(tmp_path / "run"), *few])
+    heard = []
+    compare = retention.compare_layers
+    monkeypatch.setattr(retention, "compare_layers", lambda *of, **rest: heard.append(of[:2]) or compare(*of, **rest))
+    retention.main()
+    before, after = heard[0]
+    tuned = {name: value for name, value in kept(source / "folds" / "ann").items() if name.startswith("encoder.")}
+    assert all(torch.equal(value, before.state_dict()[name.removeprefix("encoder.")]) for name, value in tuned.items())
+    [fold] = json.loads(next((tmp_path / "out").glob("*.json")).read_text())["folds"]
+    assert fold["method"] == "Reprogramming" and 0 < fold["share"] < 1
+    assert all(0 <= value <= 1.001 for value in fold["cka_speech"] + fold["cka_calls"])
 
 
 def test_the_classifier_of_a_run_decides_as_it_did(source):
