@@ -7,7 +7,8 @@
 Each system hears the same clips for the same number of steps (recipes/LibriSpeech/SSL/hparams/study.yaml), in the same
 batches and under the same masks, and has the same number of parameters. Its features are then probed by three recipes:
 digits (FSDD, one speaker left out), speakers (EmoDB, one sentence left out) and French CTC (GCompris, held-out texts).
-`untrained` is the same encoder with the random weights of that seed. Every run is one that its recipe's command gives.
+`untrained` is the same encoder with the random weights of that seed. Every run is one that its recipe's command gives;
+one that is there is refused if it was made with other options, such as --steps.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from lobes.errors import LobesError
-from lobes.training import run
+from lobes.errors import ConfigError, LobesError
+from lobes.training import HparamsFile, run
+from lobes.training.experiment import _leaves, _Options
 
 ROOT = Path(__file__).resolve().parents[1]
 ENCODERS = ROOT / "hparams" / "encoders" / "tiny"
 PRETRAINING = "LibriSpeech/SSL"
+#: What a run and its parts are called.
+LABELS = ("name", "task", "data_name")
 logger = logging.getLogger(__name__)
 
 
@@ -91,11 +95,47 @@ def study(system: str, seed: int, probes: list[str], out: Path, steps: int | Non
 
 
 def train(recipe: str, hparams: str, folder: Path, name: str, seed: int, options: list[str]) -> None:
-    """Run a recipe, unless its result is there."""
-    if (folder / "result.json").is_file():
-        return
+    """Run a recipe, unless its result is there.
+
+    Raises
+    ------
+    ConfigError
+        The result that is there was made with other options.
+    """
     argv = [f"hparams/{hparams}", f"--output_folder={folder}", f"--name={name}", f"--seed={seed}", "--device=cpu"]
-    load(recipe).main([*argv, "--noprogressbar", *options])
+    argv += ["--noprogressbar", *options]
+    if (folder / "result.json").is_file():
+        check_options(recipe, folder, argv)
+    else:
+        load(recipe).main(argv)
+
+
+def check_options(recipe: str, folder: Path, argv: list[str]) -> None:
+    """Refuse a finished run that was made with other options, were it only that steps were given then and not now.
+
+    Where data and manifests are does not count, nor what a run is called, nor what the recipe had not yet or has no
+    more; of paths, such as an encoder's, the last three parts do.
+    """
+    kept = folder / "hyperparams.yaml"
+    if not kept.is_file():
+        raise ConfigError(f"{folder}: holds result.json without hyperparams.yaml, which says of what; delete it")
+    file, _, overrides = _Options.from_command_line_args(argv)
+    old, new = HparamsFile(kept), HparamsFile(ROOT / "recipes" / recipe / file, overrides)
+    both = [key for key in new.tree if key in old.tree and key not in LABELS]
+    then, now = (
+        {place: value for key in both for place, value in _leaves(known.get(key), key).items()} for known in (old, new)
+    )
+    for place in {**now, **then}:
+        values = [known.get(place, "null") for known in (then, now)]
+        if _last_parts(values[0]) != _last_parts(values[1]):
+            raise ConfigError(
+                f"{folder}: holds a result of {place}={values[0]}, expected {values[1]}; "
+                "give another --out, or delete it"
+            )
+
+
+def _last_parts(value: str) -> list[str]:
+    return value.split("/")[-3:]
 
 
 def load(recipe: str) -> ModuleType:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lobes.errors import ConfigError
 from lobes.evaluation import accuracy, cer, label_records, write_result
+from lobes.training import HparamsFile
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -51,6 +53,60 @@ def test_quality_pools_seeds_and_compares_with_random_weights(results):
     assert float(line["sdpa_difference"]) == 0.25 and float(line["sdpa_low"]) > 0
     assert float(line["sdpa_p_holm"]) < 0.05 and float(line["seed_deviation"]) == 0
     assert (attention["system"], attention["untrained"], attention["sdpa_difference"]) == ("sdpa", "", "")
+
+
+def test_a_run_that_was_made_with_other_options_is_not_taken_for_this_one(tmp_path, monkeypatch):
+    started = []
+
+    class Recipe:
+        """Keeps what a recipe keeps of a run that came to its end."""
+
+        def main(self, argv):
+            file, _, overrides = study._Options.from_command_line_args(argv)
+            folder = Path(argv[1].partition("=")[2])
+            folder.mkdir(parents=True, exist_ok=True)
+            text = HparamsFile(ROOT / "recipes" / "Gibbons" / "call_type" / file, overrides).text
+            (folder / "hyperparams.yaml").write_text(text)
+            (folder / "result.json").write_text("{}")
+            started.append(argv)
+
+    monkeypatch.setattr(study, "load", lambda recipe: Recipe())
+    lora = "--adaptation=!name:lobes.adapters.LoRA"
+    given = [
+        lora,
+        "--encoder=/here/out/SSL/calls/{fold}/1",
+        "--prepare.save_folder=/here/manifests",
+        "--folds.n_folds=2",
+    ]
+
+    def run(*options, folder="a", seed=1, name="first"):
+        study.train("Gibbons/call_type", "tune.yaml", tmp_path / folder, name, seed, list(options))
+
+    run(*given, "--epochs=3")
+    run(*given, "--epochs=3")
+    moved = [option.replace("/here/", "/there/") for option in given]
+    run(*moved, "--epochs=3", "--data_folder=/there", name="another")
+    kept = tmp_path / "a" / "hyperparams.yaml"
+    text = kept.read_text()
+    kept.write_text("".join(line for line in text.splitlines(keepends=True) if not line.startswith("loss:")))
+    run(*given, "--epochs=3")  # made before the recipe had this option
+    assert len(started) == 1
+    other = [option.replace("/calls/", "/both/") for option in given]
+    for options, seed, what in (
+        (given, 1, "epochs=3, expected 30"),
+        ([*given, "--epochs=20"], 1, "epochs=3, expected 20"),
+        ([*given, "--epochs=3"], 2, "seed=1, expected 2"),
+        ([*other, "--epochs=3"], 1, "encoder=/here/.*, expected /here/out/SSL/both"),
+        ([f"{lora} {{rank: 4}}", *given[1:], "--epochs=3"], 1, "adaptation.rank=null, expected 4"),
+        ([*given[:-1], "--epochs=3"], 1, "folds.n_folds=2, expected 5"),
+    ):
+        with pytest.raises(ConfigError, match=f"a: holds a result of {what}.*give another --out, or delete it"):
+            run(*options, seed=seed)
+    run(*given, folder="b")
+    (tmp_path / "b" / "hyperparams.yaml").unlink()
+    with pytest.raises(ConfigError, match="b: holds result.json without hyperparams.yaml"):
+        run(*given, folder="b")
+    assert len(started) == 2
 
 
 def test_steps_to_what_attention_has_learnt_half_way(tmp_path):
