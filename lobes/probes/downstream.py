@@ -74,7 +74,7 @@ def cache_features(
     encoder: nn.Module,
     device: str | torch.device = "cpu",
     batch_seconds: float = 60.0,
-    max_gib: float = 4.0,
+    features_gib: float = 4.0,
     known: dict[str, Tensor] | None = None,
 ) -> AudioDataset:
     """Run a frozen encoder over a dataset once; its items then hold ``layers`` (T, L, D) in place of ``sig``.
@@ -91,8 +91,8 @@ def cache_features(
         Where it runs; the features are kept in main memory.
     batch_seconds : float
         Padded audio per batch.
-    max_gib : float
-        Most memory that the features may take, GiB.
+    features_gib : float
+        Most memory that what is computed here may take, GiB.
     known : dict, optional
         Features by utterance id that need not be computed again; those computed are added to it.
 
@@ -100,6 +100,11 @@ def cache_features(
     -------
     AudioDataset
         The dataset.
+
+    Raises
+    ------
+    DataError
+        The features take more memory, said as soon as that is foreseen.
     """
     features = {} if known is None else known
     missing = [index for index, name in enumerate(dataset.data_ids) if name not in features]
@@ -109,7 +114,7 @@ def cache_features(
         sampler = GlobalBatchSampler([dataset.durations[i] for i in missing], batch_seconds, shuffle=False)
         part: torch.utils.data.Subset = torch.utils.data.Subset(dataset, missing)
         loader = torch.utils.data.DataLoader(part, batch_sampler=sampler, collate_fn=collate)
-        extracted = extract_features(encoder, loader, device, max_gib=max_gib)
+        extracted = extract_features(encoder, loader, device, features_gib=features_gib)
         features.update({name: torch.stack(layers, dim=1) for name, layers in extracted.items()})
     kept = [name in features for name in dataset.data_ids]
     dataset.durations = [d for d, keep in zip(dataset.durations, kept, strict=True) if keep]

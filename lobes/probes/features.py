@@ -22,7 +22,7 @@ def extract_features(
     *,
     layers: Sequence[int] | None = None,
     half: bool = False,
-    max_gib: float = 4.0,
+    features_gib: float = 4.0,
     progress: bool = True,
 ) -> Features:
     """Return the encoder's layers for each utterance, without padding, in main memory.
@@ -41,7 +41,7 @@ def extract_features(
         Which layers to keep (negative from the last); all by default.
     half : bool
         Keep float16: half the memory, three significant digits.
-    max_gib : float
+    features_gib : float
         Most memory that the features may take, in GiB.
     progress : bool
         Show a progress bar.
@@ -63,22 +63,22 @@ def extract_features(
     encoder.to(device).eval()
     features: Features = {}
     used = 0
-    total = _length(loader)
+    total, n_items = _length(loader), _length(getattr(loader, "dataset", None))
     try:
         bar = tqdm(loader, total=total, desc="features", disable=not progress, leave=False)
         for done, batch in enumerate(bar, start=1):
             used += _add(features, encoder, batch, device, layers, half)
-            _check_size(used, done, total, len(features), max_gib, half)
+            _check_size(_foreseen(used, features, done, total, n_items), len(features), features_gib, half)
     finally:
         for module, mode in modes.items():
             module.training = mode
     return features
 
 
-def _length(loader: Iterable[Any]) -> int | None:
-    """Return the number of batches, None where it can't be known."""
+def _length(loader: Any) -> int | None:
+    """Return the number of batches, or of items, None where it can't be known."""
     try:
-        return len(loader)  # type: ignore[arg-type]
+        return len(loader)
     except TypeError:
         return None
 
@@ -110,15 +110,27 @@ def _add(
     return taken
 
 
-def _check_size(used: int, done: int, total: int | None, n_items: int, max_gib: float, half: bool) -> None:
-    """Raise when the features are too large, or, from a few batches on, when they are sure to become so."""
-    foreseen = used * total / done if total and done >= 3 else used
-    # Half as much again as foreseen is left to chance: batches differ.
-    if used > max_gib * GIB or foreseen > 1.5 * max_gib * GIB:
-        remedy = "fewer layers or a larger max_gib" if half else "half=True, fewer layers or a larger max_gib"
+def _foreseen(used: int, features: Features, done: int, total: int | None, n_items: int | None) -> float:
+    """Bytes that all of the features will take, at least, or that they take where that can't be told yet.
+
+    Where an utterance has a single frame, as pooled ones have, each takes as much; else, each batch does, of which the
+    last may be all but empty.
+    """
+    if done < 3:
+        return used
+    if n_items and len(next(iter(features.values()))[0]) == 1:
+        return used * max(n_items / len(features), 1.0)
+    return used * max(((total or 0) - 1) / done, 1.0)
+
+
+def _check_size(foreseen: float, n_items: int, features_gib: float, half: bool) -> None:
+    """Raise when the features are, or will be, too large."""
+    if foreseen > features_gib * GIB:
+        smaller = "" if half else "half=True or "
         raise DataError(
-            f"features: {max(foreseen, used) / GIB:.3g} GiB foreseen ({n_items} utterances done), expected at most"
-            f" max_gib={max_gib:g}; use {remedy}"
+            f"features: {foreseen / GIB:.3g} GiB foreseen ({n_items} utterances done), expected at most"
+            f" features_gib={features_gib:g}; give more, if there is memory for it, a smaller encoder or fewer"
+            f" utterances (extract_features also takes {smaller}fewer layers)"
         )
 
 

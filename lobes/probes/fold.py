@@ -82,6 +82,7 @@ def probe_fold(
     label: str,
     device: str | torch.device = "cpu",
     known: dict[str, Tensor] | None = None,
+    features_gib: float = 4.0,
 ) -> tuple[list[Decision], dict[str, Any]]:
     """Fit a probe on the pooled layers of a frozen encoder, and test it.
 
@@ -99,6 +100,8 @@ def probe_fold(
         Where the encoder runs.
     known : dict, optional
         As for `cache_features`: shared by all folds, features are computed once.
+    features_gib : float
+        As for `cache_features`: the most that those of `train`, and of `test`, may take, GiB.
 
     Returns
     -------
@@ -108,12 +111,15 @@ def probe_fold(
     Raises
     ------
     DataError
-        `train` has fewer than two groups or labels.
+        `train` has fewer than two groups or labels, or the features take more memory.
     """
     started = time.perf_counter()
     heard, tested = (
         [dataset[i] for i in range(len(dataset))]
-        for dataset in (cache_features(part, PooledLayers(encoder), device, known=known) for part in (train, test))
+        for dataset in (
+            cache_features(part, PooledLayers(encoder), device, features_gib=features_gib, known=known)
+            for part in (train, test)
+        )
     )
     x, x_test = (torch.cat([item["layers"] for item in items]).numpy() for items in (heard, tested))
     probe.fit(x, [item[label] for item in heard], [item["group"] for item in heard])

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 from lobes.dataio import audio_dataset, write_manifest
+from lobes.errors import DataError
 from lobes.evaluation import accuracy, auc, uar
 from lobes.export import load_encoder
 from lobes.probes import Decision, LogisticProbe, decision_records, probe_fold
@@ -52,6 +53,14 @@ def test_known_features_are_not_computed_again(datasets, monkeypatch):
     assert len(known) == 18
     monkeypatch.setattr(encoder, "forward", None)
     assert probe_fold(encoder, LogisticProbe(), *datasets(), "bird", known=known)[0] == found
+
+
+def test_the_memory_that_features_may_take_is_given(datasets):
+    encoder = load_encoder("logmel-40-25hz")
+    needed = 12 * 320 * 4 / 2**30  # of the twelve clips to train on
+    with pytest.raises(DataError, match="features_gib=.*; give more"):
+        probe_fold(encoder, LogisticProbe(), *datasets(), "bird", features_gib=0.4 * needed)
+    assert len(probe_fold(encoder, LogisticProbe(), *datasets(), "bird", features_gib=1.01 * needed)[0]) == 6
 
 
 def test_records_of_a_detection():

@@ -82,14 +82,44 @@ def test_what_does_not_fit_is_foreseen_in_one_line() -> None:
 
     needed_gib = 100 * 2 * (4 + 2) * 3 * 4 / 2**30
     with pytest.raises(DataError, match=r"GiB foreseen.*half=True") as caught:
-        extract_features(Encoder(), Counting(loader), max_gib=needed_gib / 10, progress=False)
+        extract_features(Encoder(), Counting(loader), features_gib=needed_gib / 10, progress=False)
     assert len(seen) < 10 and "\n" not in str(caught.value)
-    assert len(extract_features(Encoder(), loader, max_gib=needed_gib, progress=False)) == 200
+    assert len(extract_features(Encoder(), loader, features_gib=needed_gib, progress=False)) == 200
+
+
+def test_what_will_not_fit_is_refused_early_and_what_fits_is_kept() -> None:
+    """Pooled features, all alike, in batches of ever more utterances as they come of ever shorter ones."""
+
+    class Pooled(nn.Module):
+        def forward(self, waveform, lengths):
+            x = waveform[:, :1, None].expand(-1, 1, 64)
+            return SimpleNamespace(layers=[x], valid=torch.ones(len(x), 1, dtype=torch.bool), frames=x)
+
+    seen = []
+
+    class Loader(list):
+        dataset = range(sum(range(1, 41)))
+
+        def __iter__(self):
+            for number, batch in enumerate(super().__iter__()):
+                seen.append(number)
+                yield batch
+
+    names = iter(range(10_000))
+    loader = Loader(
+        SimpleNamespace(id=[str(next(names)) for _ in range(count)], sig=(torch.randn(count, 8), torch.ones(count)))
+        for count in range(1, 41)
+    )
+    needed_gib = len(loader.dataset) * 64 * 4 / 2**30
+    with pytest.raises(DataError, match="foreseen .6 utterances done.*features_gib"):
+        extract_features(Pooled(), loader, features_gib=needed_gib * 0.99, progress=False)
+    assert len(seen) == 3
+    assert len(extract_features(Pooled(), loader, features_gib=needed_gib * 1.001, progress=False)) == 820
 
 
 def test_the_limit_holds_without_a_length_too() -> None:
-    with pytest.raises(DataError, match="max_gib"):
-        extract_features(Encoder(), iter(make_loader(100)), max_gib=1e-6, progress=False)
+    with pytest.raises(DataError, match="features_gib=1e-06; give more"):
+        extract_features(Encoder(), iter(make_loader(100)), features_gib=1e-6, progress=False)
 
 
 def test_repeated_and_missing_ids_are_named() -> None:

@@ -8,6 +8,7 @@ from recipe_runner import QUIET, script, steps, train, untrained_encoder
 
 from lobes.dataio import read_manifest
 from lobes.encoders import HuggingFaceEncoder
+from lobes.errors import DataError
 from lobes.evaluation import read_result
 from lobes.export import load_encoder, save_encoder
 from lobes.training import Checkpointer
@@ -27,6 +28,12 @@ def test_probe_hears_the_pitch_of_unheard_speakers(fsdd_folder, tmp_path):
     # Two of three speakers, three times.
     heard = sum(row["duration"] for row in read_manifest(tmp_path / "run" / "manifests" / "all.csv").rows)
     assert cost["audio_hours"] == pytest.approx(2 * heard / 3600, rel=1e-3)
+
+
+def test_the_memory_for_features_is_given_on_the_command_line(fsdd_folder, tmp_path):
+    data = f"--data_folder={fsdd_folder(speakers=SPEAKERS)}"
+    with pytest.raises(DataError, match="at most features_gib=1e-06; give more"):
+        train(RECIPE, tmp_path / "run", data, LOGMEL, "--features_gib=0.000001")
 
 
 @pytest.mark.parametrize("probe", ["KNNProbe", "MLPProbe {n_points: 2, max_epochs: 12}"])

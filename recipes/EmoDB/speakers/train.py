@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for text, fold in folds.items():
         train, test = read_fold(hparams, text, fold, encoder.sample_rate)
         probe = seeded(hparams["probe"], hparams["seed"])
-        outcomes.append(probe_fold(encoder, probe, train, test, "speaker", run_opts["device"], known=known))
+        given = {"device": run_opts["device"], "known": known, "features_gib": hparams["features_gib"]}
+        outcomes.append(probe_fold(encoder, probe, train, test, "speaker", **given))
     on_main(save, hparams, outcomes, manifests)
 
 

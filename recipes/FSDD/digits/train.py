@@ -79,8 +79,8 @@ def probe(hparams, run_opts, fold) -> tuple[list, dict]:
     """Fit a probe on the frozen encoder; return the decisions and what they cost."""
     encoder, train, test = read_fold(hparams, fold)
     # `known`: features are computed once, for all folds.
-    classifier, known = seeded(hparams["probe"], hparams["seed"]), hparams["known"]
-    return probe_fold(encoder, classifier, train, test, "digit", run_opts["device"], known=known)
+    given = {"device": run_opts["device"], "known": hparams["known"], "features_gib": hparams["features_gib"]}
+    return probe_fold(encoder, seeded(hparams["probe"], hparams["seed"]), train, test, "digit", **given)
 
 
 def finetune(hparams, run_opts, fold) -> tuple[list, dict]:

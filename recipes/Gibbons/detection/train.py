@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     protocol.check(detector, manifests)
     control = protocol.control(detector, manifests, run_opts["device"], hparams["seed"])
     if adaptation is None and hparams["features"] == "memory":
-        train, valid = (cache_features(dataset, encoder, run_opts["device"]) for dataset in (train, valid))
+        kept = {"device": run_opts["device"], "features_gib": hparams["features_gib"]}
+        train, valid = (cache_features(dataset, encoder, **kept) for dataset in (train, valid))
     hparams["checkpointer"].add_recoverable("model", detector.model)
     groups = detector.model.parameter_groups(hparams["encoder_lr"])
     optimizer = lambda _: hparams["opt_class"](groups)  # noqa: E731

@@ -116,7 +116,8 @@ def tell(hparams, run_opts, manifests) -> dict:
         data = {split: audio_dataset(rows, encoder.sample_rate, keys, labels=labels) for split, rows in splits.items()}
         if frozen:
             probe = seeded(hparams["probe"], hparams["seed"])
-            found = probe_fold(encoder, probe, data["train"], data["test"], label, run_opts["device"], known=known)
+            given = {"device": run_opts["device"], "known": known, "features_gib": hparams["features_gib"]}
+            found = probe_fold(encoder, probe, data["train"], data["test"], label, **given)
             held_out += probe.held_out
         else:
             tuned = {**hparams, "classes": classes, "class_weights": class_weights(data["train"], label, classes)}

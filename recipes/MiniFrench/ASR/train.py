@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         audio_dataset(splits[split], encoder.sample_rate, keys, labels=labels) for split in ("train", "valid", "test")
     )
     if hparams["frozen"] and hparams["cache_features"]:
-        train, valid, test = (cache_features(dataset, encoder) for dataset in (train, valid, test))
+        most = hparams["features_gib"]
+        train, valid, test = (cache_features(dataset, encoder, features_gib=most) for dataset in (train, valid, test))
 
     head = head_of(hparams)(encoder.layer_dims[0], len(tokenizer))
     model = Downstream(encoder, Probe(encoder.layer_dims, head, hparams["normalize_layers"]), hparams["frozen"])
