@@ -113,19 +113,18 @@ def with_layers(
 
     ``features`` says where they are kept: None computes them in each step, `memory` once in each run, and a folder once
     for all runs, heads and tasks that hear the same utterances with this encoder. ``features_gib`` is the most that a
-    split's may take there, GiB.
+    split's may take there or in memory, GiB.
 
     Raises
     ------
     ConfigError
         A split's would take more, before any of it is computed.
     """
-    where = hparams["features"]
+    where, most = hparams["features"], float(hparams["features_gib"])
     if where is None or hparams["mode"] != FROZEN:
         return list(datasets)
     if where == "memory":
-        return [cache_features(dataset, encoder, device) for dataset in datasets]
-    most = float(hparams["features_gib"])
+        return [cache_features(dataset, encoder, device, features_gib=most) for dataset in datasets]
     cache = TargetCache(where, Teacher(encoder, range(len(encoder.layer_dims))))  # type: ignore[arg-type]
     for dataset in datasets:
         try:

@@ -197,9 +197,10 @@ def cross_validate(
         ``encoder`` (in which ``{fold}`` stands for the fold's name, where each has one of its own), ``untrained``,
         ``seed``, ``label``, ``classes``, ``background`` (a transform for `audio_dataset`), ``swap`` (None, or
         `lobes.dataio.background.BackgroundSwap`, which gets the fold's training clips and ``background`` as its
-        filter), ``probe``, ``adaptation`` (None: frozen), and for tuning what `tune_fold` takes. With ``mapping``, as
-        `map_labels` takes it, ``encoder`` is a run for `load_classifier`, whose frozen head stands in place of
-        ``head`` and is told to mean other labels: what is adapted is all that is trained.
+        filter), ``probe``, ``features_gib`` (as `probe_fold` takes it), ``adaptation`` (None: frozen), and for tuning
+        what `tune_fold` takes. With ``mapping``, as `map_labels` takes it, ``encoder`` is a run for `load_classifier`,
+        whose frozen head stands in place of ``head`` and is told to mean other labels: what is adapted is all that is
+        trained.
     run_opts : RunOptions
         From `start_experiment`.
     folds : mapping
@@ -266,7 +267,8 @@ def _probe(
 ) -> tuple[list[Decision], dict[str, Any], int]:
     """The decisions on a test, what they cost, and the layer that they rest on."""
     probe = seeded(hparams["probe"], hparams["seed"])
-    decisions, cost = probe_fold(encoder, probe, train, test, hparams["label"], device, known=known)
+    given = {"device": device, "known": known, "features_gib": hparams["features_gib"]}
+    decisions, cost = probe_fold(encoder, probe, train, test, hparams["label"], **given)
     return decisions, cost, probe.layer
 
 
