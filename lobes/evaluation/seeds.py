@@ -145,7 +145,9 @@ def compare_seeds(
     ours, theirs = pseudo[:first], pseudo[first:]
     error, freedom = _two_way(ours - theirs) if paired else _difference(ours, theirs)
     difference = value_a - value_b
-    low, high = _on_scale(difference, error, freedom, level, (-math.inf, math.inf))
+    most = metric.bounds[1] - metric.bounds[0]  # that two values can differ by, however few the degrees of freedom
+    ends = _on_scale(difference, error, freedom, level, (-math.inf, math.inf))
+    low, high = (min(max(end, -most), most) for end in ends)
     p_value = _p_value(difference, error, freedom)
     seeds = f"{first}" if first == len(b) else f"{first} and {len(b)}"
     seeds = f"{seeds} paired" if paired else seeds

@@ -79,9 +79,17 @@ FRAMES = """</iframe><script>onload = () => {
     const page = frame.contentDocument, seen = element => element.getBoundingClientRect();
     const controls = [...page.querySelectorAll("nav select, nav input[type=search], summary")];
     const style = name => frame.contentWindow.getComputedStyle(page.querySelector(name));
+    for (const id of ["task", "head"]) {
+      const option = page.createElement("option");
+      option.textContent = "a name that is longer than any place for it can be";
+      page.getElementById(id).append(option);
+    }
+    const boxes = [...page.querySelectorAll("header + nav select, header + nav input")].map(seen);
+    const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
     const labels = [...page.querySelectorAll("#plot text")].map(seen), plot = seen(page.querySelector("#plot"));
     return {
       needed: page.documentElement.scrollWidth, width: frame.contentWindow.innerWidth,
+      overlaps: boxes.filter((one, i) => boxes.some((other, j) => j < i && meet(one, other))).length,
       controls: controls.filter(one => seen(one).height).map(one => seen(one).height),
       unnamed: [...page.querySelectorAll("select, input")].filter(one => !one.closest("label")).length,
       cut: labels.filter(box => box.left < plot.left - 1 || box.right > plot.right + 1).length,
@@ -183,6 +191,7 @@ def test_the_page_fits_phone_and_desktop(page, tmp_path, dark):
     phone, desktop = json.loads(chromium(harness, tmp_path / "profile", *options))
     for view in (phone, desktop):
         assert view["needed"] <= view["width"] and view["unnamed"] == 0 and view["cut"] == 0
+        assert view["overlaps"] == 0, "a control lies over another"
         background, ink, quiet = ([int(n) for n in c[4:-1].split(",")] for c in view["colours"])
         assert (sum(background) < 200) == dark
         assert abs(sum(ink) - sum(background)) > 400 and abs(sum(quiet) - sum(background)) > 250

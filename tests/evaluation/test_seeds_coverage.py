@@ -12,7 +12,8 @@ import pytest
 from coverage_worlds import emotions, ratings
 
 from lobes.errors import DataError
-from lobes.evaluation import accuracy, ccc, uar, wer
+from lobes.evaluation import accuracy, ccc, label_records, uar, wer
+from lobes.evaluation import seeds as over_seeds
 from lobes.evaluation.ranking import rank_intervals
 from lobes.evaluation.seeds import compare_seeds, seeded_draws, seeds_interval
 
@@ -141,6 +142,15 @@ def test_one_seed_against_several_is_the_difference_of_their_means() -> None:
     assert (back.difference, back.low, back.p_value) == pytest.approx((-found.difference, -found.high, found.p_value))
     single = compare_seeds({1: runs[0]}, {1: runs[2]}, wer)
     assert found.high - found.low > single.high - single.low, "which knows of no other seeds"
+
+
+def test_few_degrees_of_freedom_do_not_reach_beyond_the_scale(monkeypatch) -> None:
+    monkeypatch.setattr(over_seeds, "_difference", lambda ours, theirs: (0.1, 0.4))  # whose t is above a hundred
+    labels = [
+        label_records([1, 0] * 6, [1, 0, right, 0] * 3, groups=[f"g{n % 4}" for n in range(12)]) for right in (0, 1)
+    ]
+    found = compare_seeds({1: labels[0], 2: labels[0]}, {1: labels[1], 2: labels[1], 3: labels[1]}, accuracy)
+    assert (found.low, found.high) == (-1.0, 1.0) and found.difference == pytest.approx(-0.25)
 
 
 def test_one_seed_against_several_is_told_apart_about_one_time_in_twenty() -> None:
