@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lobes.evaluation.leaderboard import PAIR_COLUMNS, ROW_COLUMNS, Row
-from lobes.evaluation.tables import quantity
+from lobes.evaluation.tables import metric_title, quantity
 
 PAGES = Path(__file__).parent / "pages"
 Board = Mapping[str, Sequence[Any]]
@@ -69,7 +69,8 @@ def page(board: Board, title: str) -> str:
     """The HTML page, with everything inside."""
     from lobes.evaluation.results import _plain
 
-    data = json.dumps(_plain(board), ensure_ascii=False, allow_nan=False)
+    rows = [{**row, "unit": _unit(row)} for row in board["rows"]]
+    data = json.dumps(_plain({**board, "rows": rows}), ensure_ascii=False, allow_nan=False)
     return (PAGES / "leaderboard.html").read_text(encoding="utf-8") % {
         "title": html.escape(title),
         "reading": html.escape(READING.replace("`", "")),
@@ -192,7 +193,8 @@ def _generated(rows: Sequence[Row]) -> list[str]:
 
 
 def _unit(row: Row) -> str:
-    return f"{row['metric']} (%)" if row["percent"] else str(row["metric"])
+    name = metric_title(row["metric"]).removesuffix(" (%)")
+    return f"{name} (%)" if row["percent"] else name
 
 
 def _amount(value: float | None) -> str:

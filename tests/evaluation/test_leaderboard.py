@@ -245,11 +245,11 @@ def test_files_hold_the_board(tmp_path, board):
     assert math.isclose(float(rows[0]["value"]), board["rows"][0]["value"], rel_tol=1e-5)
     text = paths[2].read_text()
     order = [text.index(f"| {model} |", text.index("## French")) for model in ("Luna", "SummaryMixing", "attention")]
-    assert order == sorted(order) and "cer (%) ↓" in text and "no \\| memory" in text
+    assert order == sorted(order) and "CER (%) ↓" in text and "no \\| memory" in text
     assert (
         text.index("## digits") < text.index("## Published") and "Pantagruel" not in text[: text.index("## Published")]
     )
-    assert "| 9.75 | wer (%) | LeBenchmark repository" in text
+    assert "| 9.75 | WER (%) | LeBenchmark repository" in text
     assert "| Luna | 1.00 [1.00, 1.00] |" in text and "Generated speech" in text
     page = paths[3].read_text()
     assert "<title>Mine &amp; yours</title>" in page and "Luna <b>" not in page and len(MODELS) == 4

@@ -28,7 +28,6 @@ function amount(value) {
 }
 const pText = value => value < 0.001 ? "< 0.001" : value.toFixed(3);
 const signed = (row, value) => (value > 0 ? "+" : "") + figure(row, value).replace("-", "−");
-const unit = row => row.metric + (row.percent ? " (%)" : "");
 
 // ---- columns
 const COLUMNS = [
@@ -121,7 +120,7 @@ function result(row, scale) {
   const deviation = row.published && known(row.seed_deviation) ? ` ± ${figure(row, row.seed_deviation)}` : "";
   const range = known(row.low) ? ` [${figure(row, row.low)}, ${figure(row, row.high)}]` : deviation;
   const text = make("span", {}, make("b", {}, figure(row, row.value)), make("span", { class: "range" }, range),
-    element("task").value ? null : make("span", { class: "range" }, " " + unit(row)));
+    element("task").value ? null : make("span", { class: "range" }, " " + row.unit));
   const title = row.published ? row.source : row.method;
   return make("td", { class: "result text", "data-label": "Result", title },
     make("div", { class: "figure" }, text, bar(row.value, row.low, row.high, scale)));
@@ -159,7 +158,7 @@ function drawTable(rows) {
     element("results").tBodies[0].append(make("tr", {}, make("td", { class: "text empty", colspan: 20 }, "Nothing to show.")));
   const first = rows.find(row => row.task === task);
   const common = ["mode", "head"].filter(key => alike(rows, key)).map(key => first?.[key]).filter(name => name && name !== "default");
-  element("scale").textContent = first ? `${[unit(first), ...common].join(", ")}: ${first.higher_is_better ? "higher" : "lower"} is better. ` +
+  element("scale").textContent = first ? `${[first.unit, ...common].join(", ")}: ${first.higher_is_better ? "higher" : "lower"} is better. ` +
     `The bars run from ${figure(first, scale[task][0])} to ${figure(first, scale[task][1])}.` : "Each task's bars have a scale of their own.";
   element("generated").hidden = !rows.some(row => row.generated);
   element("publishedNote").hidden = !rows.some(row => row.published);
@@ -185,7 +184,7 @@ function ticks(from, to, log) {
   return found;
 }
 const pointText = (row, key) => [row.model, ...[row.mode, row.head].filter(name => name && name !== "default")].join(", ") +
-  `: ${figure(row, row.value)} [${figure(row, row.low)}, ${figure(row, row.high)}] ${unit(row)}, ` +
+  `: ${figure(row, row.value)} [${figure(row, row.low)}, ${figure(row, row.high)}] ${row.unit}, ` +
   `${amount(row[key])} ${COSTS[key]}`;
 function drawPlot(rows) {
   const key = element("cost").value, task = element("task").value, plot = element("plot");
@@ -206,7 +205,7 @@ function drawPlot(rows) {
   const x = value => left + (width - left - right) * Math.log(value / cheap) / Math.log(dear / cheap);
   const y = value => top + (height - top - bottom) * ((value - low) / (high - low) * (up ? -1 : 1) + (up ? 1 : 0));
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label":
-    `${unit(points[0])} against ${COSTS[key]}; the better, the higher` });
+    `${points[0].unit} against ${COSTS[key]}; the better, the higher` });
   for (const value of ticks(low, high)) {
     svg.append(make("line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }));
     const text = points[0].percent ? digits(100 * value) : digits(value);
@@ -215,7 +214,7 @@ function drawPlot(rows) {
   for (const value of ticks(cheap, dear, true))
     svg.append(make("text", { x: x(value), y: height - bottom + 18, "text-anchor": "middle" }, amount(value)),
       make("line", { class: "grid", x1: x(value), x2: x(value), y1: height - bottom, y2: height - bottom + 4 }));
-  svg.append(make("text", { x: 2, y: 14 }, `${unit(points[0])} ${up ? "↑" : "↓"}, the better the higher`),
+  svg.append(make("text", { x: 2, y: 14 }, `${points[0].unit} ${up ? "↑" : "↓"}, the better the higher`),
     make("text", { x: width - right, y: height - 6, "text-anchor": "end" }, COSTS[key] + ", log scale"));
   const best = front(points, key).sort((a, b) => a[key] - b[key]);
   svg.append(make("path", { class: "front", d: best.map((row, i) =>
