@@ -194,6 +194,7 @@ def test_marks_outlive_another_run_over_the_same_folder_alone(tmp_path):
     assert again["marks"] == all_of_them | {"n5": "", "n7": "wrong", "n20": "right"} and again["left"] == "{}"
 
 
+@pytest.mark.slow
 def test_clearing_a_page_leaves_what_is_not_on_it(tmp_path):
     profile = tmp_path / "profile"
     visit(make_page(tmp_path), profile, click(n5="right", s3="wrong"))
@@ -202,6 +203,7 @@ def test_clearing_a_page_leaves_what_is_not_on_it(tmp_path):
     assert visit(make_page(tmp_path), profile, LOOK)["marks"]["s3"] == "wrong"
 
 
+@pytest.mark.slow
 def test_marks_that_were_kept_for_one_page_are_taken_over(tmp_path):
     page, profile = make_page(tmp_path), tmp_path / "profile"
     old = 'localStorage.setItem(former, JSON.stringify({ [items[1].id]: "wrong", [items[3].id]: "right" }));'

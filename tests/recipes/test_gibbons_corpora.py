@@ -157,6 +157,7 @@ def test_hainan_gibbons_by_the_protocol_of_beans(hainan, tmp_path):
     assert all(any(event.start < end and start < event.end for start, end, _ in CALLS) for event in found)
 
 
+@pytest.mark.slow
 def test_hainan_gibbons_at_recorders_that_were_not_heard(hainan, tmp_path):
     run = tmp_path / "run"
     result = train("Gibbons/detection", run, f"--data_folder={hainan}", *HAINAN, "--prepare.shares.test=0.5",

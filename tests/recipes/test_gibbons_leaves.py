@@ -68,6 +68,7 @@ def test_vggish_as_it_is_shipped(danum, tmp_path):
     assert result["cost"]["parameters_total"] > 72e6
 
 
+@pytest.mark.slow
 def test_a_slowed_down_encoder_is_tuned(danum, tmp_path):
     leaf = expansion(tmp_path / "slow.yaml", 2, inner="sm-tiny")
     given = (f"--data_folder={danum(kinds=('duet', 'noise'), clips=2)}", f"--encoder={leaf}", "--classes=[duet, noise]")

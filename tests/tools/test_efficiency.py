@@ -245,6 +245,7 @@ def test_names_beside_lines_do_not_touch(tool):
     assert boxes[0].y0 > 0 and boxes[-1].y1 < figure.bbox.y1 and max(box.x1 for box in boxes) < figure.bbox.x1
 
 
+@pytest.mark.slow
 def test_names_of_points_do_not_touch_each_other_nor_hide_points(tool):
     plots, noise = tool.efficiency_plots, random.Random(1)
     systems = {}
