@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from lobes.errors import ConfigError, LobesError
 from lobes.training import HparamsFile, run
-from lobes.training.experiment import _leaves, _Options
+from lobes.training.experiment import Options, plain_values
 
 ROOT = Path(__file__).resolve().parents[1]
 ENCODERS = ROOT / "hparams" / "encoders" / "tiny"
@@ -119,11 +119,12 @@ def check_options(recipe: str, folder: Path, argv: list[str]) -> None:
     kept = folder / "hyperparams.yaml"
     if not kept.is_file():
         raise ConfigError(f"{folder}: holds result.json without hyperparams.yaml, which says of what; delete it")
-    file, _, overrides = _Options.from_command_line_args(argv)
+    file, _, overrides = Options.from_command_line_args(argv)
     old, new = HparamsFile(kept), HparamsFile(ROOT / "recipes" / recipe / file, overrides)
     both = [key for key in new.tree if key in old.tree and key not in LABELS]
     then, now = (
-        {place: value for key in both for place, value in _leaves(known.get(key), key).items()} for known in (old, new)
+        {place: value for key in both for place, value in plain_values(known.get(key), key).items()}
+        for known in (old, new)
     )
     for place in {**now, **then}:
         values = [known.get(place, "null") for known in (then, now)]

@@ -68,7 +68,7 @@ _FREE = (
 )  # fmt: skip
 
 
-class _Options(RunOptions):
+class Options(RunOptions):
     """SpeechBrain's run options, without abbreviations, which would swallow misspelt hyperparameters."""
 
     @staticmethod
@@ -112,7 +112,7 @@ def start_experiment(argv: Sequence[str] | None, caller_file: str) -> tuple[Hpar
     """
     recipe = Path(caller_file).resolve()
     given = list(sys.argv[1:] if argv is None else argv)
-    param_file, run_opts, overrides = _Options.from_command_line_args(given)
+    param_file, run_opts, overrides = Options.from_command_line_args(given)
     document = HparamsFile(_find(param_file, recipe.parent), overrides)
     run_opts = _join(_with_numbers(run_opts))
     seed = _seed(document)
@@ -148,7 +148,7 @@ def _check_folder(folder: Path, document: HparamsFile, leaves: Mapping[str, str]
     old = HparamsFile(kept)
     both = [key for key in _IDENTITY if key in old.tree and key in document.tree]
     before, now = (
-        {path: value for key in both for path, value in _leaves(known.get(key), key).items()}
+        {path: value for key in both for path, value in plain_values(known.get(key), key).items()}
         for known in (old, document)
     )
     for path in {**now, **before}:
@@ -166,16 +166,18 @@ def _check_folder(folder: Path, document: HparamsFile, leaves: Mapping[str, str]
             )
 
 
-def _leaves(value: Any, path: str) -> dict[str, str]:
+def plain_values(value: Any, path: str) -> dict[str, str]:
     """What a part of a file says, by dotted path: plain values, and tags with the parts that they are given."""
     if path.endswith(_FREE):
         return {}
     tag = str(getattr(getattr(value, "tag", None), "value", None) or "")
     if isinstance(value, Mapping):
-        found = {name: part for key, item in value.items() for name, part in _leaves(item, f"{path}.{key}").items()}
+        found = {
+            name: part for key, item in value.items() for name, part in plain_values(item, f"{path}.{key}").items()
+        }
         return {path: tag, **found} if tag else found
     if isinstance(value, list):
-        return {path: "[" + ", ".join(" ".join(_leaves(item, "").values()) for item in value) + "]"}
+        return {path: "[" + ", ".join(" ".join(plain_values(item, "").values()) for item in value) + "]"}
     if value is None and not tag:
         return {path: "null"}
     text = str(getattr(value, "value", value))

@@ -62,7 +62,7 @@ def test_a_run_that_was_made_with_other_options_is_not_taken_for_this_one(tmp_pa
         """Keeps what a recipe keeps of a run that came to its end."""
 
         def main(self, argv):
-            file, _, overrides = study._Options.from_command_line_args(argv)
+            file, _, overrides = study.Options.from_command_line_args(argv)
             folder = Path(argv[1].partition("=")[2])
             folder.mkdir(parents=True, exist_ok=True)
             text = HparamsFile(ROOT / "recipes" / "Gibbons" / "call_type" / file, overrides).text

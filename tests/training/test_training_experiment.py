@@ -7,7 +7,7 @@ import re
 import pytest
 
 from lobes.errors import ConfigError
-from lobes.training.experiment import _check_folder, _Options, _with_numbers
+from lobes.training.experiment import Options, _check_folder, _with_numbers
 from lobes.training.hparams import HparamsFile
 
 
@@ -119,8 +119,8 @@ def test_a_folder_without_checkpoints_is_free(run_folder, tmp_path):
 
 
 def test_the_step_limit_of_the_command_line_is_a_number():
-    _, options, _ = _Options.from_command_line_args(["x.yaml", "--optimizer_step_limit=12"])
+    _, options, _ = Options.from_command_line_args(["x.yaml", "--optimizer_step_limit=12"])
     assert _with_numbers(options).optimizer_step_limit == 12
-    _, options, _ = _Options.from_command_line_args(["x.yaml", "--optimizer_step_limit=soon"])
+    _, options, _ = Options.from_command_line_args(["x.yaml", "--optimizer_step_limit=soon"])
     with pytest.raises(ConfigError, match="optimizer_step_limit is 'soon'"):
         _with_numbers(options)
